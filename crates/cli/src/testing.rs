@@ -35,4 +35,8 @@ impl Client for NoClient {
     fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
         Box::pin(async { Ok(()) })
     }
+
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }

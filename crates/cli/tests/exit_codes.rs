@@ -191,9 +191,7 @@ fn what_is_not_there_and_what_is() {
 fn a_queue_of_amqp_is_no_topic() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &["amqp.listen=127.0.0.1:0"]);
-    let address = broker.log.iter().find(|line| line["protocol"] == "amqp").unwrap()["address"].as_str();
-    let amqp =
-        |args: &[&str]| broker.run(&[args, &["--proto", "amqp", "--address", address.unwrap()]].concat());
+    let amqp = |args: &[&str]| broker.run_as("amqp", args);
     for args in [
         &["message", "publish", "absent", "x"][..],
         &["message", "read", "absent"],

@@ -196,4 +196,8 @@ impl Client for ProbeClient {
     fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
         Box::pin(async { Err(unsupported("this protocol keeps no positions")) })
     }
+
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -57,6 +57,10 @@ impl Client for Administered {
         self.client.settle(topic, reader, before)
     }
 
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        self.client.stop_reading()
+    }
+
     fn cluster(&mut self) -> LocalFuture<'_, ClusterInfo> {
         self.client.cluster()
     }

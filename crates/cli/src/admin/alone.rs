@@ -47,6 +47,10 @@ impl Client for AdminClient {
         no_messages()
     }
 
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn topics(&mut self) -> Option<&mut dyn TopicAdmin> {
         Some(self)
     }

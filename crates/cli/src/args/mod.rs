@@ -42,7 +42,8 @@ Examples:
   sabir bench produce --size 100 --duration 10s
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 cannot connect, 4 not found, 5 exists already, 6 refused,
-7 timed out, 8 wrong configuration, 9 the data directory is in use, 130 a second signal ended it.
+7 timed out, 8 wrong configuration, 9 the data directory is in use, 130 a second signal ended it, or
+129, 130 or 143 a signal ended a read.
 NO_COLOR, or output that goes to no terminal, turns colours off.")]
 pub struct Cli {
     #[command(subcommand)]

@@ -106,6 +106,20 @@ impl Broker {
         }
     }
 
+    /// A client command of a protocol against this broker.
+    pub fn run_as(&self, protocol: &str, args: &[&str]) -> Said {
+        Said::of(self.command_as(protocol, args).output().expect("the program starts"))
+    }
+
+    /// The same, not yet started. What the protocol does not administer is the admin port's.
+    pub fn command_as(&self, protocol: &str, args: &[&str]) -> Command {
+        let serving = self.log.iter().find(|line| line["protocol"] == protocol).expect("it is served");
+        let address = serving["address"].as_str().expect("it listens somewhere");
+        let mut command = sabir(&[args, &["--proto", protocol, "--address", address]].concat());
+        command.env("SABIR_ADMIN", format!("http://{}", self.admin));
+        command
+    }
+
     /// A client command against this broker.
     pub fn run(&self, args: &[&str]) -> Said {
         Said::of(self.command(args).output().expect("the program starts"))

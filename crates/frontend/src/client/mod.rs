@@ -153,10 +153,9 @@ pub trait Client {
         before: &'a [(i32, i64)],
     ) -> LocalFuture<'a, ()>;
 
-    /// Gives back what was read and not settled; answers when the next reader can have it. Nothing is to do where reading takes nothing.
-    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
-    }
+    /// Gives back what was read and not settled; answers when the next reader can have it. It is the last that a client is asked, also where a
+    /// read or another request was dropped before its answer. Nothing is to do where reading takes nothing.
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()>;
 
     /// The nodes of the cluster, where the protocol tells of them.
     fn cluster(&mut self) -> LocalFuture<'_, ClusterInfo> {

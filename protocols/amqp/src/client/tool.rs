@@ -20,9 +20,12 @@ const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
 /// Messages of one confirmation round.
 const AT_ONCE: usize = 500;
-/// The channels for publishing and asking, and for reading.
+/// The channels for publishing and asking, for reading, and for the last question.
 const ASKS: u16 = 1;
 const READS: u16 = 2;
+const LAST: u16 = 3;
+/// What a client says that closes because it has done what it came for: the specification's reply-success.
+const REPLY_SUCCESS: u16 = 200;
 
 /// Makes clients.
 pub(crate) static CONNECTOR: AmqpConnector = AmqpConnector;
@@ -156,13 +159,35 @@ impl AmqpTool {
         if self.reading.is_some() {
             return Err(unsupported("a client of this protocol reads one queue"));
         }
+        // Before it is asked: what is dropped while it waits may have it come already.
+        self.reading = Some(queue.to_owned());
+        let begun = self.consume(queue).await;
+        if begun.is_err() {
+            self.reading = None;
+        }
+        begun
+    }
+
+    async fn consume(&mut self, queue: &str) -> Result<(), ClientError> {
         let opened = self.ask(READS, &ChannelOpen::default()).await?;
         let Method::ChannelOpenOk(_) = opened.method() else { return Err(unexpected(&opened)) };
         let queue_name = ShortStr::cut(queue);
         let consuming = self.ask(READS, &BasicConsume { queue: queue_name, ..Default::default() }).await?;
         let Method::BasicConsumeOk(_) = consuming.method() else { return Err(unexpected(&consuming)) };
-        self.reading = Some(queue.to_owned());
         Ok(())
+    }
+
+    /// The answer that comes in a channel, past those to questions that were dropped.
+    async fn answer_in(&mut self, channel: u16, wanted: fn(&Method<'_>) -> bool) -> Result<(), ClientError> {
+        loop {
+            let came = self.link.incoming.next().await?;
+            match came.method() {
+                method if came.channel == channel && wanted(&method) => return Ok(()),
+                Method::ConnectionClose(_) => return Err(unexpected(&came)),
+                Method::ChannelClose(_) if came.channel == channel => return Err(unexpected(&came)),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -306,11 +331,20 @@ impl Client for AmqpTool {
     fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
         Box::pin(async move {
             let Some(queue) = self.reading.take() else { return Ok(()) };
-            let closed = self.ask(READS, &ChannelClose::default()).await?;
-            let Method::ChannelCloseOk(_) = closed.method() else { return Err(unexpected(&closed)) };
             self.delivered.clear();
-            // An answer about the queue: what the channel had is back before it.
-            self.messages(&queue).await.map(drop)
+            self.link.outgoing.out.arguments(READS, &ChannelClose::default());
+            self.link.outgoing.flush().await?;
+            self.answer_in(READS, |method| matches!(method, Method::ChannelCloseOk(_))).await?;
+            // An answer about the queue: what the channel had is back before it. In a channel that has answered nothing yet.
+            let declare = QueueDeclare { queue: ShortStr::cut(&queue), passive: true, ..Default::default() };
+            self.link.outgoing.out.arguments(LAST, &ChannelOpen::default());
+            self.link.outgoing.out.arguments(LAST, &declare);
+            self.link.outgoing.flush().await?;
+            self.answer_in(LAST, |method| matches!(method, Method::QueueDeclareOk(_))).await?;
+            let close = ConnectionClose { reply_code: REPLY_SUCCESS, ..Default::default() };
+            self.link.outgoing.out.arguments(0, &close);
+            self.link.outgoing.flush().await?;
+            self.answer_in(0, |method| matches!(method, Method::ConnectionCloseOk(_))).await
         })
     }
 }

@@ -246,6 +246,10 @@ impl Tool for KafkaTool {
         })
     }
 
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn topics(&mut self) -> Option<&mut dyn TopicAdmin> {
         Some(self)
     }

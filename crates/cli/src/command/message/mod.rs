@@ -1,5 +1,6 @@
 //! `sabir message`.
 
+mod ending;
 mod filter;
 mod lines;
 mod publish;

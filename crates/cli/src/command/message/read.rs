@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sabir_server::client::{Client, ClientError, Failure, Position, Start};
 
 use super::super::{about_topic, counted, group_admin, in_time, reader_is_there};
+use super::ending;
 use super::filter::Filter;
 use super::show::{Form, Printer};
 use crate::args::ClientArgs;
@@ -102,13 +103,35 @@ impl StartArgs {
 pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
     let mut connected = args.connect().await?;
     let client = &mut *connected;
+    let ending = ending::asked()?;
+    let outcome = tokio::select! {
+        outcome = read(&reading, args, client) => Ok(outcome),
+        code = ending => Err(code),
+    };
+    // Also where it failed: what was taken and not settled is another reader's.
+    match outcome {
+        Ok(Ok(())) => Ok(in_time(args.timeout.0, client.stop_reading()).await?),
+        Ok(Err(error)) => {
+            // What failed first is what is told.
+            let _ = in_time(args.timeout.0.min(ending::WITHIN), client.stop_reading()).await;
+            Err(error)
+        }
+        Err(code) => {
+            // The process ends in time whatever comes of it.
+            let _ = client.stop_reading().await;
+            std::process::exit(code.unwrap_or(1))
+        }
+    }
+}
+
+async fn read(reading: &Reading, args: &ClientArgs, client: &mut dyn Client) -> Result<(), CliError> {
     let asking = client.positions(&reading.topic, reading.partition, reading.start);
     let outcome = in_time(args.timeout.0, asking).await;
     let mut positions = about_topic(client, args, &reading.topic, outcome).await?;
     if let Some(group) = &reading.group {
         go_on(client, args, group, &reading.topic, &mut positions).await?;
     }
-    say_what_is_beyond(&reading, &positions);
+    say_what_is_beyond(reading, &positions);
     let mut printer = Printer::new(&reading.topic, reading.form.clone());
     let mut left = reading.limit.unwrap_or(u64::MAX);
     let (mut missing, mut heard) = (0, Instant::now());
@@ -152,7 +175,6 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             }
         }
     }
-    in_time(args.timeout.0, client.stop_reading()).await?;
     match missing {
         0 => Ok(()),
         _ => Err(reading.incomplete(missing)),

@@ -1,0 +1,47 @@
+//! What the commands do to queues, which reading takes messages from.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use common::Broker;
+
+/// A broker with a queue `q` that has messages.
+fn with_queue(data: &std::path::Path, messages: &str) -> Broker {
+    let broker = Broker::start(data, &["amqp.listen=127.0.0.1:0"]);
+    broker.run_as("amqp", &["bench", "produce", "--topic", "q", "-n", messages, "-q"]).ok();
+    broker
+}
+
+fn shown(broker: &Broker) -> usize {
+    broker.run_as("amqp", &["message", "read", "q", "-f", r"%o\n"]).ok().lines().count()
+}
+
+#[test]
+fn what_a_read_took_is_back_when_it_has_ended() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "5");
+    for look in 0..20 {
+        let one = broker.run_as("amqp", &["message", "read", "q", "--limit", "1", "-f", r"%o\n"]).ok();
+        assert_eq!((one.lines().count(), shown(&broker)), (1, 5), "look {look}");
+    }
+}
+
+#[test]
+fn what_a_read_took_is_back_when_a_signal_has_ended_it() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "5");
+    for look in 0..10 {
+        for (signal, code) in [("HUP", 129), ("INT", 130), ("TERM", 143)] {
+            let mut command = broker.command_as("amqp", &["message", "read", "q", "--follow", "-f", r"%o\n"]);
+            let mut reading = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut lines = BufReader::new(reading.stdout.take().unwrap()).lines();
+            assert_eq!(lines.by_ref().take(5).filter(Result::is_ok).count(), 5);
+            let sent = Command::new("kill").args([&format!("-{signal}"), &reading.id().to_string()]).status();
+            assert!(sent.unwrap().success());
+            assert_eq!(reading.wait().unwrap().code(), Some(code), "{signal} {look}");
+            assert_eq!(shown(&broker), 5, "{signal} {look}");
+        }
+    }
+}
