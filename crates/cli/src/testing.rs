@@ -32,6 +32,10 @@ impl Client for NoClient {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn settles(&self) -> bool {
+        false
+    }
+
     fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
         Box::pin(async { Ok(()) })
     }

@@ -14,6 +14,33 @@ fn with_queue(data: &std::path::Path, messages: &str) -> Broker {
     broker
 }
 
+#[test]
+fn a_queue_is_not_read_for_a_group() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "5");
+    let read = ["message", "read", "q", "--group", "g"];
+    for has_group in [false, true] {
+        if has_group {
+            broker.run_as("amqp", &["group", "reset", "g", "--topic", "q", "--to", "earliest"]).ok();
+        }
+        let said = broker.run_as("amqp", &read);
+        assert_eq!(said.out, "");
+        assert!(said.fails(6).contains("--group"));
+        assert_eq!(shown(&broker), 5, "nothing was taken");
+    }
+}
+
+#[test]
+fn a_protocol_without_groups_shows_nothing_for_one() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["probe.listen=127.0.0.1:0"]);
+    broker.run_as("probe", &["topic", "create", "t"]).ok();
+    broker.run_as("probe", &["message", "publish", "t", "a"]).ok();
+    let said = broker.run_as("probe", &["message", "read", "t", "--group", "g"]);
+    assert_eq!(said.out, "");
+    assert!(said.fails(6).contains("--group"));
+}
+
 fn shown(broker: &Broker) -> usize {
     broker.run_as("amqp", &["message", "read", "q", "-f", r"%o\n"]).ok().lines().count()
 }

@@ -193,6 +193,10 @@ impl Client for ProbeClient {
         })
     }
 
+    fn settles(&self) -> bool {
+        false
+    }
+
     fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
         Box::pin(async { Err(unsupported("this protocol keeps no positions")) })
     }

@@ -48,6 +48,10 @@ impl Client for Administered {
         self.client.read(topic, positions, wait)
     }
 
+    fn settles(&self) -> bool {
+        self.client.settles()
+    }
+
     fn settle<'a>(
         &'a mut self,
         topic: &'a str,

@@ -43,6 +43,10 @@ impl Client for AdminClient {
         no_messages()
     }
 
+    fn settles(&self) -> bool {
+        false
+    }
+
     fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
         no_messages()
     }

@@ -145,7 +145,10 @@ pub trait Client {
         wait: Duration,
     ) -> LocalFuture<'a, Vec<Incoming>>;
 
-    /// Settles for `reader`, a group, what stands before these offsets (partition, next offset to read): it is not read again.
+    /// Whether groups read here: what they have read is [settled](Self::settle), and kept for them.
+    fn settles(&self) -> bool;
+
+    /// Settles for `reader`, a group, what stands before these offsets (partition, next offset to read): it is not read again by the group.
     fn settle<'a>(
         &'a mut self,
         topic: &'a str,

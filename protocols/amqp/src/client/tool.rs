@@ -9,7 +9,7 @@ use sabir_frontend::client::{
 };
 
 use super::bench;
-use super::link::{Came, DECLARE, Link, broken, unexpected};
+use super::link::{Came, DECLARE, Link, unexpected};
 use super::options;
 use crate::converter::header;
 use crate::wire::*;
@@ -150,8 +150,7 @@ impl AmqpTool {
         }
     }
 
-    /// Has the queue's messages come. They go back to it unless they are settled; there is no prefetch, with which no more would come behind
-    /// so many that are not.
+    /// Has the queue's messages come. They go back to it when reading stops; there is no prefetch, with which no more would come behind so many.
     async fn begin_to_read(&mut self, queue: &str) -> Result<(), ClientError> {
         if self.reading.as_deref() == Some(queue) {
             return Ok(());
@@ -311,21 +310,12 @@ impl Client for AmqpTool {
         })
     }
 
-    fn settle<'a>(&'a mut self, topic: &'a str, _: &'a str, before: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
-        Box::pin(async move {
-            if self.reading.as_deref() != Some(topic) {
-                return Err(unsupported("what is settled is read before, by the same client"));
-            }
-            let next = before.iter().map(|(_, next)| *next).max().unwrap_or(0);
-            let delivery_tag = u64::try_from(next).map_err(broken)?;
-            if delivery_tag > 0 {
-                self.link.outgoing.out.arguments(READS, &BasicAck { delivery_tag, multiple: true });
-                self.link.outgoing.flush().await?;
-                // An answer on the same connection: it has been taken before.
-                self.messages(topic).await?;
-            }
-            Ok(())
-        })
+    fn settles(&self) -> bool {
+        false
+    }
+
+    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
+        Box::pin(async { Err(unsupported("this protocol's queues have no groups")) })
     }
 
     fn stop_reading(&mut self) -> LocalFuture<'_, ()> {

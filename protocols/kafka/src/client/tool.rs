@@ -234,6 +234,10 @@ impl Tool for KafkaTool {
         })
     }
 
+    fn settles(&self) -> bool {
+        true
+    }
+
     fn settle<'a>(
         &'a mut self,
         topic: &'a str,

@@ -103,6 +103,10 @@ impl StartArgs {
 pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
     let mut connected = args.connect().await?;
     let client = &mut *connected;
+    if reading.group.is_some() && !client.settles() {
+        let error = ClientError::new(Failure::Unsupported, "this protocol keeps no positions for groups");
+        return Err(error.advise("Read without --group, or with another --proto.").into());
+    }
     let ending = ending::asked()?;
     let outcome = tokio::select! {
         outcome = read(&reading, args, client) => Ok(outcome),
