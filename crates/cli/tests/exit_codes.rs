@@ -188,6 +188,36 @@ fn what_is_not_there_and_what_is() {
 }
 
 #[test]
+fn a_place_that_is_not_there_is_told_whatever_is_spoken() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["probe.listen=127.0.0.1:0"]);
+    broker.run(&["topic", "create", "t", "-p", "3"]).ok();
+    broker.run_with(&["message", "publish", "t", "-p", "2"], b"a\nb\nc\n").ok();
+    broker.run(&["topic", "delete-records", "t", "--before", "2", "-p", "2"]).ok();
+    for protocol in ["kafka", "probe"] {
+        for (place, says) in [
+            (&["--offset", "5"][..], "no partition of t has offset 5"),
+            (&["--offset", "5", "-p", "2"], "t-2 has no offset 5; it has 2 up to 3"),
+            (&["--offset", "0", "-p", "2"], "t-2 has no offset 0"),
+            (&["-p", "9"], "has no partition 9"),
+        ] {
+            let said = broker.run_as(protocol, &[&["message", "read", "t"], place].concat());
+            assert_eq!(said.out, "");
+            let printed = said.fails(4);
+            assert!(
+                printed.contains(says) && printed.contains("sabir topic describe t"),
+                "{protocol}: {printed}"
+            );
+        }
+        broker.run_as(protocol, &["message", "publish", "t", "x", "-p", "9"]).fails(4);
+        for (offset, shown) in [("0", "c\n"), ("3", "")] {
+            let read = ["message", "read", "t", "--offset", offset, "-o", "value"];
+            assert_eq!(broker.run_as(protocol, &read).ok(), shown, "{protocol} {offset}");
+        }
+    }
+}
+
+#[test]
 fn a_queue_of_amqp_is_no_topic() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &["amqp.listen=127.0.0.1:0"]);

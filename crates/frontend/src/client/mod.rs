@@ -129,7 +129,8 @@ pub trait Client {
         options: &'a PublishOptions,
     ) -> LocalFuture<'a, Vec<Receipt>>;
 
-    /// The offset of each partition (or of the one named) at which reading from `start` begins, and the end as it now is.
+    /// The offset of each partition (or of the one named) at which reading from `start` begins, and the end as it now is. Of an offset it is that
+    /// one, and of a partition that is not there nothing: the command judges both.
     fn positions<'a>(
         &'a mut self,
         topic: &'a str,

@@ -177,15 +177,6 @@ impl Tool for KafkaTool {
             };
             let ends = self.ends(topic, &partitions).await?;
             let timed = self.timed(topic, &partitions, start).await?;
-            if let Start::Offset(offset) = start
-                && partitions.len() > 1
-                && ends.iter().all(|(_, end)| offset > *end)
-            {
-                let last = ends.iter().map(|(_, end)| *end).max().unwrap_or(0);
-                let message =
-                    format!("no partition of {topic} has offset {offset}; they end at {last} or before");
-                return Err(ClientError::new(Failure::NotFound, message));
-            }
             let mut positions = Vec::with_capacity(partitions.len());
             for (i, (&partition, (first, end))) in partitions.iter().zip(ends).enumerate() {
                 let next = match start {
@@ -200,12 +191,7 @@ impl Tool for KafkaTool {
                             timed[i]
                         }
                     }
-                    Start::Offset(offset) if partitions.len() == 1 && !(first..=end).contains(&offset) => {
-                        let message =
-                            format!("{topic}-{partition} has no offset {offset}; it has {first} up to {end}");
-                        return Err(ClientError::new(Failure::NotFound, message));
-                    }
-                    Start::Offset(offset) => offset.clamp(first, end),
+                    Start::Offset(offset) => offset,
                 };
                 positions.push(Position { partition, first, next, end });
             }

@@ -7,6 +7,8 @@ mod publish;
 mod read;
 mod show;
 
+use sabir_server::client::{ClientError, Failure};
+
 use super::block_on;
 use crate::args::ClientArgs;
 use crate::args::message::MessageCommand;
@@ -20,4 +22,8 @@ pub fn run(command: MessageCommand, client: &ClientArgs) -> Result<(), CliError>
             MessageCommand::Tail(args) => read::run(args.into(), client).await,
         }
     })
+}
+
+fn no_partition(topic: &str, partition: i32) -> ClientError {
+    ClientError::new(Failure::NotFound, format!("{topic} has no partition {partition}"))
 }

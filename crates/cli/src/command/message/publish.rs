@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 
 use bytes::Bytes;
-use sabir_server::client::{Client, Outgoing, PublishOptions, Receipt};
+use sabir_server::client::{Client, ClientError, Failure, Outgoing, PublishOptions, Receipt, Start};
 use serde_json::{Value, json};
 
 use super::super::{about_topic, in_time, tell};
-use super::lines;
+use super::{lines, no_partition};
 use crate::args::ClientArgs;
 use crate::args::message::PublishArgs;
 use crate::failure::{CliError, Exit};
@@ -43,12 +43,34 @@ async fn publish(
     while let Some(chunk) = input.chunk(args)? {
         let sending = client.publish(&args.topic, chunk, &options);
         let outcome = in_time(client_args.timeout.0, sending).await;
+        let outcome = match outcome {
+            Err(error) => Err(about_partition(client, client_args, args, error).await),
+            done => done,
+        };
         let receipts = about_topic(client, client_args, &args.topic, outcome).await?;
         published.count += receipts.len();
         let room = if keep_all { usize::MAX } else { SHOWN.saturating_sub(published.receipts.len()) };
         published.receipts.extend(receipts.into_iter().take(room));
     }
     Ok(())
+}
+
+/// What kept messages from being published: where no partition has the number that was named, that, however the broker says it.
+async fn about_partition(
+    client: &mut dyn Client,
+    client_args: &ClientArgs,
+    args: &PublishArgs,
+    error: ClientError,
+) -> ClientError {
+    let (topic, Some(partition)) = (&args.topic, args.partition) else { return error };
+    if error.failure == Failure::NotFound {
+        return error;
+    }
+    let asking = client.positions(topic, Some(partition), Start::Latest);
+    match in_time(client_args.timeout.0, asking).await {
+        Ok(positions) if positions.is_empty() => no_partition(topic, partition),
+        _ => error,
+    }
 }
 
 enum Input {

@@ -8,6 +8,7 @@ use sabir_server::client::{Client, ClientError, Failure, Position, Start};
 use super::super::{about_topic, counted, group_admin, in_time, reader_is_there};
 use super::ending;
 use super::filter::Filter;
+use super::no_partition;
 use super::show::{Form, Printer};
 use crate::args::ClientArgs;
 use crate::args::message::{ReadArgs, StartArgs, TailArgs};
@@ -56,6 +57,30 @@ impl From<TailArgs> for Reading {
 }
 
 impl Reading {
+    /// Where it begins: at the nearest offset to the one that was asked for, where another partition has that.
+    fn begins_at(&self, mut positions: Vec<Position>) -> Result<Vec<Position>, ClientError> {
+        let topic = &self.topic;
+        if let (Some(partition), true) = (self.partition, positions.is_empty()) {
+            return Err(no_partition(topic, partition));
+        }
+        let Start::Offset(offset) = self.start else { return Ok(positions) };
+        let problem = match &positions[..] {
+            [Position { partition, first, end, .. }] if !(*first..=*end).contains(&offset) => {
+                Some(format!("{topic}-{partition} has no offset {offset}; it has {first} up to {end}"))
+            }
+            all if all.iter().all(|p| offset > p.end) => {
+                let last = all.iter().map(|p| p.end).max().unwrap_or(0);
+                Some(format!("no partition of {topic} has offset {offset}; they end at {last} or before"))
+            }
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            return Err(ClientError::new(Failure::NotFound, problem));
+        }
+        positions.iter_mut().for_each(|p| p.next = offset.clamp(p.first, p.end));
+        Ok(positions)
+    }
+
     /// A read that failed, with how to read on behind it where the broker has the place and cannot read it.
     fn unread(&self, error: ClientError) -> CliError {
         let (failure, at) = (error.failure, error.at);
@@ -130,7 +155,7 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
 
 async fn read(reading: &Reading, args: &ClientArgs, client: &mut dyn Client) -> Result<(), CliError> {
     let asking = client.positions(&reading.topic, reading.partition, reading.start);
-    let outcome = in_time(args.timeout.0, asking).await;
+    let outcome = in_time(args.timeout.0, asking).await.and_then(|positions| reading.begins_at(positions));
     let mut positions = about_topic(client, args, &reading.topic, outcome).await?;
     if let Some(group) = &reading.group {
         go_on(client, args, group, &reading.topic, &mut positions).await?;
