@@ -15,6 +15,33 @@ fn with_queue(data: &std::path::Path, messages: &str) -> Broker {
 }
 
 #[test]
+fn offsets_are_the_admin_ports_to_tell_where_a_client_of_queues_has_none() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "5");
+    let amqp = |args: &[&str]| broker.run_as("amqp", args);
+    let told = |args: &[&str]| serde_json::from_str::<serde_json::Value>(&amqp(args).ok()).unwrap();
+    amqp(&["topic", "create", "t"]).ok();
+    broker.run_with(&["message", "publish", "t"], b"a\nb\nc\nd\n").ok();
+    let ends = |topic| {
+        let told = told(&["topic", "offsets", topic, "-o", "json"]);
+        [told[0]["start"].as_i64().unwrap(), told[0]["end"].as_i64().unwrap()]
+    };
+    assert_eq!((ends("t"), ends("q")), ([0, 4], [0, 5]));
+    let cut = |before| told(&["topic", "delete-records", "t", "--before", before, "-o", "json"]);
+    let cut_at_two = cut("2");
+    assert!(cut_at_two[0]["start"] == 2 && cut_at_two[0]["messages"] == 2, "{cut_at_two}");
+    assert_eq!(ends("t"), [2, 4]);
+    let moved = told(&["group", "reset", "g", "--topic", "t", "--to", "latest", "-o", "json"]);
+    assert_eq!(moved["partitions"][0]["after"], 4);
+    cut("latest");
+    assert_eq!(ends("t"), [4, 4]);
+    amqp(&["topic", "delete-records", "t", "--before", "9"]).fails(4);
+    amqp(&["topic", "offsets", "t", "-p", "1"]).fails(4);
+    amqp(&["topic", "offsets", "t", "--at", "-1h"]).fails(6);
+    amqp(&["topic", "offsets", "absent"]).fails(4);
+}
+
+#[test]
 fn a_queue_is_not_read_for_a_group() {
     let data = tempfile::tempdir().unwrap();
     let broker = with_queue(data.path(), "5");

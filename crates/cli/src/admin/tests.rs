@@ -236,10 +236,10 @@ fn topics_and_groups_of_another_namespace_are_administered_by_way_of_the_admin_p
             let listed = TopicAdmin::list(admin).await.unwrap();
             assert_eq!((names(&listed), listed[0].partitions.len()), (vec!["t"], partitions));
         }
-        let places = other.positions("t", Some(2), Start::Latest).await.unwrap();
+        let places = other.places("t", Some(2), Start::Latest).await.unwrap();
         assert_eq!(places, [Position { partition: 2, first: 0, next: 0, end: 0 }]);
-        assert_eq!(failure(other.positions("t", Some(3), Start::Latest).await), Failure::NotFound);
-        assert_eq!(failure(other.positions("t", None, Start::Time(1)).await), Failure::Unsupported);
+        assert_eq!(failure(other.places("t", Some(3), Start::Latest).await), Failure::NotFound);
+        assert_eq!(failure(other.places("t", None, Start::Time(1)).await), Failure::Unsupported);
 
         let protocol = protocols().last().unwrap().name();
         let mut groups = about(Some(protocol), Some("a/b"));

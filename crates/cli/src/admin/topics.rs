@@ -117,22 +117,6 @@ impl AdminClient {
         self.get(&self.topic_path(name, "")).await
     }
 
-    /// Where a reader begins in each partition. A time is not looked up: that is a protocol's to tell.
-    pub(super) async fn places(
-        &self,
-        topic: &str,
-        only: Option<i32>,
-        start: Start,
-    ) -> Result<Vec<Position>, ClientError> {
-        let mut partitions = self.topic(topic).await?.partitions;
-        partitions.retain(|p| only.is_none_or(|only| p.partition == only));
-        if let (Some(only), true) = (only, partitions.is_empty()) {
-            let problem = format!("topic {topic} has no partition {only}");
-            return Err(ClientError::new(Failure::NotFound, problem));
-        }
-        partitions.iter().map(|p| p.place(start)).collect()
-    }
-
     async fn patch_topic(&self, name: &str, change: Value) -> Result<(), ClientError> {
         self.order(Method::PATCH, &self.topic_path(name, ""), Some(change)).await
     }
@@ -171,6 +155,24 @@ impl TopicAdmin for AdminClient {
 
     fn describe<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, TopicInfo> {
         Box::pin(async move { Ok(self.topic(name).await?.into()) })
+    }
+
+    /// A time is not looked up: that is a protocol's to tell.
+    fn places<'a>(
+        &'a mut self,
+        name: &'a str,
+        partition: Option<i32>,
+        start: Start,
+    ) -> LocalFuture<'a, Vec<Position>> {
+        Box::pin(async move {
+            let mut partitions = self.topic(name).await?.partitions;
+            partitions.retain(|p| partition.is_none_or(|only| p.partition == only));
+            if let (Some(only), true) = (partition, partitions.is_empty()) {
+                let problem = format!("topic {name} has no partition {only}");
+                return Err(ClientError::new(Failure::NotFound, problem));
+            }
+            partitions.iter().map(|p| p.place(start)).collect()
+        })
     }
 
     fn create(&mut self, topic: TopicSpec) -> LocalFuture<'_, ()> {

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sabir_server::client::{
-    Client, ClientError, Connector, DialTls, Dialer, Endpoint, Failure, GroupAdmin, TopicAdmin,
+    Client, ClientError, Connector, DialTls, Dialer, Endpoint, Failure, GroupAdmin, Position, Start,
+    TopicAdmin,
 };
 use sabir_server::config_value::nearest;
 use sabir_server::{Protocol, protocols};
@@ -289,6 +290,19 @@ fn not_administered(what: &str) -> ClientError {
         "{what} cannot be administered by this protocol: name another with --proto, or ask the admin port, /sabir/v1/{what}"
     );
     ClientError::new(Failure::Unsupported, message)
+}
+
+/// Where reading from `start` begins in a topic's partitions, or in the one named, as whoever administers topics tells it: a client of queues
+/// reads them from their first message on alone.
+async fn places(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    topic: &str,
+    partition: Option<i32>,
+    start: Start,
+) -> Result<Vec<Position>, CliError> {
+    let outcome = in_time(args.timeout.0, topic_admin(client)?.places(topic, partition, start)).await;
+    about_topic(client, args, topic, outcome).await
 }
 
 /// What came of a question about a topic. Where there is none of that name, the failure says so and names the nearest.

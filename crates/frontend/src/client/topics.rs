@@ -1,6 +1,6 @@
 //! The administration of topics.
 
-use super::LocalFuture;
+use super::{LocalFuture, Position, Start};
 
 /// What can be done with topics.
 pub trait TopicAdmin {
@@ -9,6 +9,14 @@ pub trait TopicAdmin {
 
     /// One topic with the offsets of its partitions.
     fn describe<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, TopicInfo>;
+
+    /// Where reading from `start` begins in each partition, or in the one named, and the end as it now is. Of an offset it is that one.
+    fn places<'a>(
+        &'a mut self,
+        name: &'a str,
+        partition: Option<i32>,
+        start: Start,
+    ) -> LocalFuture<'a, Vec<Position>>;
 
     /// Creates a topic, or only checks that it could be.
     fn create(&mut self, topic: TopicSpec) -> LocalFuture<'_, ()>;

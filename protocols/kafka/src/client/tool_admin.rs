@@ -1,8 +1,8 @@
 //! The administration of topics and groups in the form in which the command line uses every protocol's.
 
 use sabir_frontend::client::{
-    ClientError, GroupAdmin, GroupInfo, GroupOffset, GroupSummary, LocalFuture, PartitionInfo, SettingChange,
-    TopicAdmin, TopicInfo, TopicSetting, TopicSpec,
+    Client as Tool, ClientError, GroupAdmin, GroupInfo, GroupOffset, GroupSummary, LocalFuture,
+    PartitionInfo, Position, SettingChange, Start, TopicAdmin, TopicInfo, TopicSetting, TopicSpec,
 };
 
 use super::groups::Committer;
@@ -35,6 +35,15 @@ impl TopicAdmin for KafkaTool {
             }
             Ok(topic)
         })
+    }
+
+    fn places<'a>(
+        &'a mut self,
+        name: &'a str,
+        partition: Option<i32>,
+        start: Start,
+    ) -> LocalFuture<'a, Vec<Position>> {
+        Tool::positions(self, name, partition, start)
     }
 
     fn create(&mut self, topic: TopicSpec) -> LocalFuture<'_, ()> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
-use super::{about_group, block_on, confirm, group_admin, in_time, once, pause_while_read, tell};
+use super::{
+    about_group, block_on, confirm, group_admin, in_time, once, pause_while_read, tell, topic_admin,
+};
 use crate::admin::AdminScope;
 use crate::args::group::GroupCommand;
 use crate::args::{ClientArgs, GroupNoun, OutputArg, Sure};
@@ -117,7 +119,7 @@ async fn detail(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<
     }
     for (topic, wanted) in new {
         // A topic that is gone has no ends; whatever else is wrong with it, the rest is worth showing.
-        let asking = client.positions(&topic, None, Start::Latest);
+        let asking = topic_admin(client)?.places(&topic, None, Start::Latest);
         let ends = in_time(args.timeout.0, asking).await.unwrap_or_default();
         for partition in wanted {
             let end = ends.iter().find(|p| p.partition == partition).map(|p| p.end);

@@ -3,7 +3,7 @@
 use sabir_server::client::{Client, Failure, GroupOffset, Position, Start};
 use serde_json::{Value, json};
 
-use super::super::{about_topic, confirm, counted, group_admin, in_time};
+use super::super::{confirm, counted, group_admin, in_time, places};
 use super::{committed, without_members};
 use crate::args::ClientArgs;
 use crate::args::group::{ResetArgs, To};
@@ -25,9 +25,7 @@ pub async fn run(client: &mut dyn Client, args: &ClientArgs, reset: ResetArgs) -
     }
     let mut moves = Vec::new();
     for topic in topics {
-        let outcome =
-            in_time(args.timeout.0, client.positions(&topic, reset.partition, reset.to.start())).await;
-        for position in about_topic(client, args, &topic, outcome).await? {
+        for position in places(client, args, &topic, reset.partition, reset.to.start()).await? {
             let old = before.iter().find(|o| o.topic == topic && o.partition == position.partition);
             moves.push(reset.to.moved(topic.clone(), position, old.map(|o| o.committed)));
         }

@@ -3,7 +3,7 @@
 use sabir_server::client::{Client, Position, Start};
 use serde_json::{Value, json};
 
-use super::super::{about_topic, in_time};
+use super::super::places;
 use crate::args::value::Moment;
 use crate::args::{ClientArgs, OutputArg};
 use crate::failure::CliError;
@@ -18,8 +18,7 @@ pub async fn run(
     output: OutputArg,
 ) -> Result<(), CliError> {
     let start = at.map_or(Start::Latest, |moment| Start::Time(moment.at()));
-    let outcome = in_time(args.timeout.0, client.positions(topic, partition, start)).await;
-    let positions = about_topic(client, args, topic, outcome).await?;
+    let positions = places(client, args, topic, partition, start).await?;
     Ok(print(output.output, &Offsets { topic, positions, timed: at.is_some() })?)
 }
 

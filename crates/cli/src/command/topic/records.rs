@@ -3,7 +3,7 @@
 use sabir_server::client::{Client, Position, Start};
 use serde_json::{Value, json};
 
-use super::super::{about_topic, confirm, counted, in_time, topic_admin};
+use super::super::{confirm, counted, in_time, places, topic_admin};
 use super::tense;
 use crate::args::ClientArgs;
 use crate::args::topic::DeleteRecordsArgs;
@@ -26,8 +26,7 @@ pub async fn run(
         Place::Time(moment) => (Start::Time(moment.at()), None),
         Place::Offset(offset) => (Start::Latest, Some(offset)),
     };
-    let outcome = in_time(args.timeout.0, client.positions(&topic, partition, start)).await;
-    let mut positions = about_topic(client, args, &topic, outcome).await?;
+    let mut positions = places(client, args, &topic, partition, start).await?;
     if let Some(offset) = offset {
         positions.iter_mut().try_for_each(|p| cut_at(&topic, partition, p, offset))?;
     }
