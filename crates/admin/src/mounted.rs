@@ -64,19 +64,32 @@ async fn as_problem(answer: Response) -> Response {
     let form = answer.headers().get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok());
     let plain = form.is_some_and(|form| form.starts_with("text/plain"));
     let status = answer.status();
-    let kind = match status {
-        StatusCode::REQUEST_TIMEOUT => "timeout",
-        StatusCode::PAYLOAD_TOO_LARGE => "too-large",
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported-media-type",
-        StatusCode::UNPROCESSABLE_ENTITY => "invalid",
-        _ if status.is_client_error() => "bad-request",
-        _ => "internal",
-    };
     if !plain || !(status.is_client_error() || status.is_server_error()) {
         return answer;
     }
     let said = to_bytes(answer.into_body(), BODY).await.unwrap_or_default();
-    Problem::new(status, kind, String::from_utf8_lossy(&said)).into_response()
+    Problem::new(status, kind_of(status), String::from_utf8_lossy(&said)).into_response()
+}
+
+/// What programs tell a problem by that a protocol told by its status alone.
+fn kind_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND | StatusCode::GONE => "not-found",
+        StatusCode::METHOD_NOT_ALLOWED => "method-not-allowed",
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout",
+        StatusCode::CONFLICT => "conflict",
+        StatusCode::PAYLOAD_TOO_LARGE => "too-large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported-media-type",
+        StatusCode::MISDIRECTED_REQUEST => "misdirected",
+        StatusCode::UNPROCESSABLE_ENTITY => "invalid",
+        StatusCode::TOO_MANY_REQUESTS => "busy",
+        StatusCode::NOT_IMPLEMENTED => "unsupported",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        StatusCode::INSUFFICIENT_STORAGE => "storage-full",
+        _ if status.is_client_error() => "bad-request",
+        _ => "internal",
+    }
 }
 
 fn lies_below(path: &str, prefix: &str) -> bool {
@@ -103,6 +116,7 @@ async fn not_allowed() -> Problem {
 #[cfg(test)]
 mod tests {
     use axum::Json;
+    use axum::extract::Path;
     use axum::routing::{get, post};
     use serde_json::{Value, json};
 
@@ -111,10 +125,12 @@ mod tests {
     use crate::{Options, Writes};
 
     fn routes() -> Router {
+        let fails = async |Path(status): Path<u16>| (StatusCode::from_u16(status).unwrap(), "it says why");
         let echo = async |Json(said): Json<Value>| Json(json!({"said": said}));
         Router::new()
             .route("/things", get(async || Json(json!([1]))).delete(async || StatusCode::NO_CONTENT))
             .route("/echo", post(echo))
+            .route("/fails/{status}", get(fails))
             .route(
                 "/much",
                 post(async |body: String| body.len().to_string()).layer(DefaultBodyLimit::max(1 << 20)),
@@ -150,6 +166,32 @@ mod tests {
         }
         let answer = served.get("/tests/things").await;
         assert!(code(&answer) == 404 && answer.contains("/metrics, /test, /off and /sabir/v1"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn what_a_protocol_refuses_in_plain_text_has_the_type_of_its_code() {
+        let (served, _data) = served(Writes::Loopback);
+        for (status, wanted) in [
+            (400, "bad-request"),
+            (403, "forbidden"),
+            (404, "not-found"),
+            (405, "method-not-allowed"),
+            (408, "timeout"),
+            (409, "conflict"),
+            (413, "too-large"),
+            (415, "unsupported-media-type"),
+            (422, "invalid"),
+            (429, "busy"),
+            (500, "internal"),
+            (501, "unsupported"),
+            (503, "unavailable"),
+            (504, "timeout"),
+            (507, "storage-full"),
+        ] {
+            let answer = served.get(&format!("/test/fails/{status}")).await;
+            assert_eq!((code(&answer), &*kind(&answer)), (status, wanted), "{answer}");
+            assert_eq!(content(&answer)["detail"], "it says why");
+        }
     }
 
     #[tokio::test]
