@@ -150,6 +150,11 @@ impl Ask {
 }
 
 impl AskReply {
+    /// Whether the caller that asked still waits. Where it has given up no answer is needed, and the request takes no place among those that wait.
+    pub fn is_awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(Replier::is_awaited)
+    }
+
     /// Gives the client's answer to the caller that asked.
     pub fn send(mut self, answer: Bytes) {
         self.finish(Ok(answer));

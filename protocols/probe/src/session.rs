@@ -120,6 +120,12 @@ impl ProbeSession {
         Ok(moved)
     }
 
+    /// How many questions to the client wait for its answer. Those whose callers have given up are forgotten: an answer to one goes nowhere.
+    fn awaited(&mut self) -> usize {
+        self.asked.retain(|_, reply| reply.is_awaited());
+        self.asked.len()
+    }
+
     fn handle(&mut self, line: &Bytes) {
         let (answering, may_park) = match wire::parse(line) {
             Err(BadLine(what)) => (at_once(error(what)), false),
@@ -324,7 +330,9 @@ impl Session for ProbeSession {
                 put(io, format!("ALARM {of} {}", if raised { "on" } else { "off" }))
             }
             Push::Ask(ask) => match ask.reply {
-                Some(reply) if self.asked.len() >= MOST_OPEN => reply.refuse(AskFailure::Busy),
+                // Nobody hears what the client would say.
+                Some(reply) if !reply.is_awaited() => {}
+                Some(reply) if self.awaited() >= MOST_OPEN => reply.refuse(AskFailure::Busy),
                 reply => {
                     let number = self.number();
                     self.asked.extend(reply.map(|reply| (number, reply)));

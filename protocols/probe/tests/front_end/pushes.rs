@@ -173,3 +173,24 @@ fn a_client_that_answers_nothing_is_asked_no_more_than_so_much() {
     assert!(seat.has_ended());
     drop(parts.stop());
 }
+
+#[test]
+fn a_question_that_nobody_waits_for_any_more_takes_no_place() {
+    let parts = Parts::start(1);
+    let (mut client, _) = parts.client("late");
+    let open = parts.net.registry().list().into_iter().find(|view| view.client == "late").unwrap();
+    let open = parts.net.registry().get(open.id).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..3 {
+        for number in 1..=64 {
+            let reply = open.ask("well?".into()).unwrap();
+            assert_eq!(line(&mut client), format!("ASK {} well?", round * 64 + number));
+            drop(reply);
+        }
+    }
+    let reply = open.ask("well?".into()).unwrap();
+    assert_eq!(line(&mut client), "ASK 193 well?");
+    assert_eq!(ask(&mut client, "ANSWER 1 late\nANSWER 193 in time\nGET nothing"), "NIL", "it goes on");
+    assert_eq!(runtime.block_on(reply).unwrap(), "in time");
+    drop(parts.stop());
+}
