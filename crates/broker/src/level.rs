@@ -34,6 +34,11 @@ impl FormatLevel {
         (Self::FIRST..=Self::NEWEST).contains(&level).then_some(level)
     }
 
+    /// The level of that number, if this version writes it.
+    pub fn written(number: u32) -> Option<Self> {
+        Self::known(number).filter(|level| *level >= Self::OLDEST)
+    }
+
     /// Its number.
     pub fn number(self) -> u32 {
         self.0

@@ -55,6 +55,7 @@ impl Broker {
     /// # Errors
     /// What [`StartError`] lists: the directory is in use, cannot be used, or holds damaged data.
     pub fn open(options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        check_options(&options)?;
         options.progress.enter(&options.data, "taking the data directory's lock");
         refuse_foreign(&options.data)?;
         let lock = take_lock(&options.data)?;
@@ -62,29 +63,13 @@ impl Broker {
         Self::open_on(options, clock, &backend, Some(lock))
     }
 
-    /// Opens a broker on any ground.
+    /// Opens a broker on any ground, with options that were checked.
     pub(crate) fn open_on(
         mut options: BrokerOptions,
         clock: Arc<dyn Clock>,
         backend: &dyn Backend,
         lock: Option<DataLock>,
     ) -> Result<Self, StartError> {
-        if options.data_shards == 0 || options.data_shards > 1024 {
-            return Err(StartError::Options(format!(
-                "{} data shards: 1 to 1024 can be",
-                options.data_shards
-            )));
-        }
-        if options.partitions_max > BrokerOptions::MOST_PARTITIONS {
-            return Err(StartError::Options(format!(
-                "{} partitions of a topic: there can be {}",
-                options.partitions_max,
-                BrokerOptions::MOST_PARTITIONS
-            )));
-        }
-        let defaults = options.defaults.clone().validate(options.durability);
-        defaults.map_err(|error| StartError::Options(format!("the defaults of topics: {error}")))?;
-        front_ends::check(&options.projections).map_err(StartError::Options)?;
         let clock = Arc::new(NodeClock::new(clock));
         let pool = BufPool::new(POOL_BYTES);
         let tail = TailBudget::new(options.tail_cache_bytes);
@@ -180,9 +165,7 @@ impl Broker {
 
 /// Refuses a folder that holds other files and no shard: they would be mixed with ours.
 fn refuse_foreign(data: &Path) -> Result<(), StartError> {
-    let Ok(entries) = std::fs::read_dir(data) else { return Ok(()) };
-    let names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names = names_in(data);
     if names.iter().any(|name| shard_number(name).is_some()) {
         return Ok(());
     }
@@ -197,6 +180,47 @@ fn take_lock(data: &Path) -> Result<DataLock, StartError> {
     let io = |op| move |source| StartError::Io { op, path: data.to_owned(), source };
     private::make_folder(data).map_err(io("make"))?;
     DataLock::take(data)
+}
+
+/// Refuses what can be no broker's options, before anything is made.
+fn check_options(options: &BrokerOptions) -> Result<(), StartError> {
+    let (shards, partitions) = (options.data_shards, options.partitions_max);
+    let (most_shards, most_partitions) = (BrokerOptions::MOST_DATA_SHARDS, BrokerOptions::MOST_PARTITIONS);
+    if shards == 0 || shards > most_shards {
+        return Err(StartError::Options(format!("{shards} data shards: 1 to {most_shards} can be")));
+    }
+    if partitions > most_partitions {
+        let problem = format!("{partitions} partitions of a topic: there can be {most_partitions}");
+        return Err(StartError::Options(problem));
+    }
+    let defaults = options.defaults.clone().validate(options.durability);
+    defaults.map_err(|error| StartError::Options(format!("the defaults of topics: {error}")))?;
+    front_ends::check(&options.projections).map_err(StartError::Options)?;
+    // A new directory has the newest level; that of another one is known when its catalog is open.
+    let is_new = !names_in(&options.data).iter().any(|name| shard_number(name).is_some());
+    check_level(options.format_level, if is_new { FormatLevel::NEWEST } else { FormatLevel::OLDEST })
+}
+
+/// The names of a folder's entries; of one that is not there, or cannot be read, none.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Refuses a level that this version does not write, and one below that of the data directory.
+fn check_level(asked: Option<u32>, has: FormatLevel) -> Result<(), StartError> {
+    let Some(asked) = asked else { return Ok(()) };
+    let (oldest, newest) = (FormatLevel::OLDEST, FormatLevel::NEWEST);
+    let Some(asked) = FormatLevel::written(asked) else {
+        let problem = format!("data.format_level: this version writes the levels from {oldest} to {newest}");
+        return Err(StartError::Options(problem));
+    };
+    if asked < has {
+        return Err(StartError::Options(format!(
+            "the data directory has format level {has}, which cannot go down to {asked}: set data.format_level to \"auto\""
+        )));
+    }
+    Ok(())
 }
 
 struct Opener<'a> {
@@ -243,6 +267,8 @@ impl Opener<'_> {
         survey.check_ends(|shard| Some(shards.get(shard.0 as usize)?.journal.last()))?;
         // Before anything is written of this start: where it is refused, what it found is as it was.
         definitions::check(&shards)?;
+        let level = shards[0].state.read().catalog.level();
+        check_level(self.options.format_level, if made.is_some() { level } else { FormatLevel::NEWEST })?;
         self.start_clock(&shards);
         notes::keep(&shards, self.clock);
         write_level(&shards);
@@ -445,17 +471,8 @@ where
 fn raise_level(shards: &[Arc<Shard>], asked: Option<u32>) -> Result<(), StartError> {
     let level = shards[0].state.read().catalog.level();
     let (oldest, newest) = (FormatLevel::OLDEST, FormatLevel::NEWEST);
-    let known = |number| FormatLevel::known(number).filter(|asked| *asked >= oldest);
-    let Some(asked) = asked.map_or(Some(level.max(oldest)), known) else {
-        return Err(StartError::Options(format!(
-            "data.format_level: this version writes the levels from {oldest} to {newest}"
-        )));
-    };
-    if asked < level {
-        return Err(StartError::Options(format!(
-            "the data directory has format level {level}, which cannot go down to {asked}: set data.format_level to \"auto\""
-        )));
-    }
+    // One that cannot be was refused before anything was written.
+    let asked = asked.and_then(FormatLevel::written).unwrap_or(oldest).max(level);
     if asked > level {
         ask_catalog(&shards[0], &FormatLevelRaised { level: asked })?;
         info!(from = %level, to = %asked, "the format level of the data directory was raised: older versions do not open it any more");

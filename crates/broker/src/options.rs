@@ -107,6 +107,8 @@ pub struct BrokerOptions {
 }
 
 impl BrokerOptions {
+    /// The most that [`data_shards`](Self::data_shards) may be.
+    pub const MOST_DATA_SHARDS: u32 = 1024;
     /// The most that [`partitions_max`](Self::partitions_max) may be: so many partitions are named by one entry.
     pub const MOST_PARTITIONS: u32 = 400_000;
 
@@ -196,7 +198,7 @@ pub enum StartError {
         /// Something that is in it.
         found: String,
     },
-    /// The options make no sense.
+    /// The options make no sense, or not for this data directory. Nothing was made, and nothing written to its journals.
     #[error("{0}")]
     Options(String),
 }

@@ -122,7 +122,8 @@ impl From<ConfigErrors> for CliError {
     }
 }
 
-fn config_advice(about: About) -> &'static str {
+/// What to do about a configuration that is wrong.
+pub fn config_advice(about: About) -> &'static str {
     const NAMED: &str = "--config or SABIR_CONFIG names it. Name the file that is meant, or none: every key has a default, \
                          and `sabir config reference -o toml` prints a file to begin with.";
     match about {

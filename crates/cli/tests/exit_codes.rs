@@ -83,6 +83,49 @@ fn wrong_configuration() {
 }
 
 #[test]
+fn a_configuration_that_no_data_directory_can_have_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (absent, there) = (folder.path().join("absent"), folder.path().join("there"));
+    let settings = ["data.shards=1", "data.format_level=5"];
+    assert_eq!(Broker::start(&there, &settings).stop(), Some(0));
+    // The segments of the journals, and when they were last written.
+    let files = || {
+        let (mut all, mut folders) = (Vec::new(), vec![there.clone()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                match entry.metadata().unwrap() {
+                    of if of.is_dir() => folders.push(entry.path()),
+                    of if entry.file_name().to_string_lossy().starts_with("segment-") => {
+                        all.push((entry.path(), of.len(), of.modified().unwrap()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        all.sort();
+        all
+    };
+    let before = files();
+    assert!(!before.is_empty());
+    for (setting, says) in [
+        ("data.shards=100000", "at most 1024"),
+        ("data.format_level=99", "levels from 2 to 5"),
+        ("data.format_level=4", "cannot go down to 4"),
+    ] {
+        for data in [&absent, &there] {
+            let serve =
+                ["serve", "--data", data.to_str().unwrap(), "--set", setting, "--set", "admin.listen=off"];
+            let said = run(&[&serve[..], &["--set", "net.default_listen=off"]].concat());
+            let printed = said.err;
+            assert_eq!(said.code, 8, "{printed}");
+            assert!(printed.contains(says) && printed.contains("sabir config reference"), "{printed}");
+            assert!(!absent.exists(), "{setting}");
+            assert_eq!(files(), before, "{setting}");
+        }
+    }
+}
+
+#[test]
 fn advice_on_a_configuration_fits_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let written = |name: &str, text: &[u8]| {

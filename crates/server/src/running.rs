@@ -46,6 +46,11 @@ impl ServerStartError {
         matches!(self, ServerStartError::Broker(sabir_broker::StartError::InUse { .. }))
     }
 
+    /// Whether the configuration does not fit the data directory, to whose journals nothing was written.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, ServerStartError::Broker(sabir_broker::StartError::Options(_)))
+    }
+
     /// Whether the process, or the system, had no descriptor left (`ulimit -n`).
     pub fn lacks_descriptors(&self) -> bool {
         match self {

@@ -1,11 +1,11 @@
 //! `sabir serve`.
 
-use sabir_server::config::ServerConfig;
+use sabir_server::config::{About, ServerConfig};
 use sabir_server::{RunError, ServerStartError, log, protocols};
 
 use super::config::sources;
 use crate::args::ServeArgs;
-use crate::failure::{CliError, Exit, denied};
+use crate::failure::{CliError, Exit, config_advice, denied};
 
 pub fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = ServerConfig::load(&sources(&args.config, args.data), protocols())?;
@@ -27,6 +27,9 @@ impl From<ServerStartError> for CliError {
         if error.data_in_use() {
             return Self::new(Exit::InUse, error.to_string())
                 .advise("Stop that process first, or give this one another folder with --data.");
+        }
+        if error.is_of_configuration() {
+            return Self::new(Exit::Config, error.to_string()).advise(config_advice(About::Value));
         }
         let failed = Self::new(Exit::Failed, error.to_string());
         if error.lacks_descriptors() {

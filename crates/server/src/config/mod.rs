@@ -16,7 +16,7 @@ use std::{fmt, io};
 
 use sabir_broker::exchange::PredeclaredExchange;
 use sabir_broker::projection::ProjectionFactory;
-use sabir_broker::{Converter, ReservedTopic};
+use sabir_broker::{BrokerOptions, Converter, FormatLevel, ReservedTopic};
 use sabir_frontend::config::{ConfigError, HostPort, Setting, SettingsTable, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
 use sabir_frontend::{Configured, ListenerSpec, Protocol};
@@ -237,7 +237,7 @@ impl Loader {
             let problem = format!("{size} is too large; it can be at most {}", sections::LARGEST_MESSAGE);
             self.note(ConfigError::new("topic", "max_message", problem));
         }
-        let most = sabir_broker::BrokerOptions::MOST_PARTITIONS;
+        let most = BrokerOptions::MOST_PARTITIONS;
         if let Some(count) = topic.map(|t| t.max_partitions).filter(|count| *count > most) {
             let problem = format!("{count} are too many; there can be at most {most}");
             self.note(ConfigError::new("topic", "max_partitions", problem));
@@ -247,12 +247,23 @@ impl Loader {
         }
     }
 
-    /// Values that must fit each other.
+    /// Values that must fit each other, or what a data directory can be.
     fn check_limits(&mut self, data: Option<&DataSection>, group: Option<&GroupSection>) {
         let least = sections::LEAST_OPEN_BYTES;
         if let Some(size) = data.and_then(|d| d.open_bytes_max.0).filter(|size| *size < least) {
             let problem = format!("{size} is too little; it must be at least {least}");
             self.note(ConfigError::new("data", "open_bytes_max", problem));
+        }
+        let most = BrokerOptions::MOST_DATA_SHARDS;
+        if let Some(count) = data.and_then(|d| d.shards.0).filter(|count| count.get() > most) {
+            let problem = format!("{count} are too many; there can be at most {most}");
+            self.note(ConfigError::new("data", "shards", problem));
+        }
+        let level = data.and_then(|d| d.format_level.0);
+        if let Some(level) = level.filter(|level| FormatLevel::written(level.get()).is_none()) {
+            let (oldest, newest) = (FormatLevel::OLDEST, FormatLevel::NEWEST);
+            let problem = format!("this version writes the levels from {oldest} to {newest}, not {level}");
+            self.note(ConfigError::new("data", "format_level", problem));
         }
         if let Some(group) = group.filter(|g| g.min_session_timeout > g.max_session_timeout) {
             let (min, max) = (group.min_session_timeout, group.max_session_timeout);
