@@ -21,6 +21,7 @@ use crate::answer::{AppendCall, Sleeper};
 use crate::append::{Append, Appending};
 use crate::caller::Caller;
 use crate::catalog::CatalogView;
+use crate::dead_letter::RedriveDriver;
 use crate::definitions::Definitions;
 use crate::entry::ProducerIdsAllocated;
 use crate::exchange::Exchanges;
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) groups: GroupDrivers,
     pub(crate) queues: Queues,
     pub(crate) exchanges: Exchanges,
+    pub(crate) redrives: Arc<RedriveDriver>,
     pub(crate) housekeeper: Housekeeper,
     pub(crate) on_the_way: Arc<OnTheWay>,
     /// A turn at changing configurations.
@@ -477,6 +479,7 @@ impl Broker {
     pub fn shutdown(&self) {
         let inner = &self.inner;
         inner.groups.retire(ShardFailure::ShuttingDown.into());
+        inner.redrives.close();
         inner.shards.iter().for_each(|shard| shard.close());
         let until = Instant::now() + DRAIN;
         inner.shards.iter().for_each(|shard| shard.drain(until));

@@ -6,6 +6,7 @@ use sabir_routing::ExchangeSettings;
 use crate::append::AppendRefusal;
 use crate::broker::Broker;
 use crate::catalog::Topic;
+use crate::dead_letter::RedriveRefused;
 use crate::definitions::Definitions;
 use crate::exchange::{ExchangeError, Exchanges};
 use crate::front_ends::EntryRefused;
@@ -156,6 +157,11 @@ impl Caller {
     pub(crate) fn may_remove_subscription_of(&self, owner: FrontendNo) -> Result<(), SubscribeRefused> {
         let may = owner == FrontendNo::NONE || self.principal == Principal::Operator;
         if may { Ok(()) } else { Err(SubscribeRefused::Owned) }
+    }
+
+    /// Whether dead letters may be had go back.
+    pub(crate) fn may_redrive(&self) -> Result<(), RedriveRefused> {
+        if self.principal == Principal::Operator { Ok(()) } else { Err(RedriveRefused::NotOperator) }
     }
 
     /// Whether a topic may be read.

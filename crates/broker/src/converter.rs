@@ -64,6 +64,27 @@ pub struct DeadLetterRecord<'a> {
     pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
+/// A dead letter as it goes back: what the queue had that gave it up, and what it says of its deaths.
+#[derive(Debug, Clone)]
+pub struct RedrivenRecord<'a> {
+    /// The queue that gave it up last, other than the one that it is in.
+    pub origin: &'a str,
+    /// Why.
+    pub reason: DeathReason,
+    /// What queues must know of it.
+    pub facts: Facts,
+    /// The record's key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    /// Its headers.
+    pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
+}
+
+/// Makes what goes back of a dead letter that this front end wrote, and that is in the queue of that name; nothing of what does not say where it comes
+/// from.
+pub type RedriveOf = fn(&RecordView<'_>, &str, &mut dyn FnMut(&RedrivenRecord<'_>));
+
 /// Makes a dead letter of a record; of what cannot be read none.
 pub type DeadLetterOf = fn(&DeadRecord<'_>, &DeadLetter<'_>, &mut dyn FnMut(&DeadLetterRecord<'_>));
 
@@ -88,6 +109,8 @@ pub struct Converter {
     pub delay_queue: Option<DelayQueueOf>,
     /// Of a front end whose queues may have their dead letters published: what they are.
     pub dead_letter: Option<DeadLetterOf>,
+    /// Of the same: how those go back to where they come from.
+    pub redrive: Option<RedriveOf>,
 }
 
 impl Broker {
@@ -150,6 +173,7 @@ mod tests {
                 address: None,
                 delay_queue: None,
                 dead_letter: None,
+                redrive: None,
             },
             Converter {
                 front_end: "two",
@@ -158,6 +182,7 @@ mod tests {
                 address: None,
                 delay_queue: None,
                 dead_letter: None,
+                redrive: None,
             },
         ];
         let broker = open(BrokerOptions { converters, ..options(dir.path()) });

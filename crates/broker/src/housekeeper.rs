@@ -14,7 +14,7 @@ use sabir_journal::{Prepared, Priority, SHARD_ENDS};
 use sabir_model::{Offset, PartitionId};
 use tracing::{error, info, warn};
 
-use crate::dead_letter::DeadLetterDriver;
+use crate::dead_letter::{DeadLetterDriver, RedriveDriver};
 use crate::definitions::Definitions;
 use crate::disk_watch::{self, Told, ToldFull};
 use crate::entry::{LogStartsMoved, ProducersExpired};
@@ -75,8 +75,8 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Housekeeper {
     end: Arc<End>,
-    /// What wakes the threads that fire timers and publish dead letters.
-    alarms: [Arc<Alarm>; 2],
+    /// What wakes the threads that fire timers, publish dead letters, and redrive them.
+    alarms: [Arc<Alarm>; 3],
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -88,6 +88,7 @@ pub(crate) struct Maintenance {
     pub(crate) groups: GroupDrivers,
     pub(crate) timers: Arc<TimerDriver>,
     pub(crate) dead_letters: Arc<DeadLetterDriver>,
+    pub(crate) redrives: Arc<RedriveDriver>,
     pub(crate) queue_alarm: Arc<QueueAlarm>,
     pub(crate) clock: Arc<NodeClock>,
     pub(crate) retention_interval: Duration,
@@ -107,10 +108,11 @@ impl Housekeeper {
     pub(crate) fn start(maintenance: &Maintenance) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
-        let jobs: [(&str, Job); 9] = [
+        let jobs: [(&str, Job); 10] = [
             ("ticks", Maintenance::ticks),
             ("timers", Maintenance::fire_timers),
             ("dead-letters", Maintenance::publish_dead_letters),
+            ("redrives", Maintenance::redrive),
             ("deadlines", Maintenance::deadlines),
             ("segments", Maintenance::segments),
             ("growth", Maintenance::growth),
@@ -123,7 +125,8 @@ impl Housekeeper {
             threads
                 .push(std::thread::Builder::new().name(name.into()).spawn(move || job(&maintenance, &end))?);
         }
-        let alarms = [maintenance.timers.alarm().clone(), maintenance.dead_letters.alarm().clone()];
+        let Maintenance { timers, dead_letters, redrives, .. } = maintenance;
+        let alarms = [timers.alarm(), dead_letters.alarm(), redrives.alarm()].map(Arc::clone);
         Ok(Self { end, alarms, threads: Mutex::new(threads) })
     }
 
@@ -172,6 +175,10 @@ impl Maintenance {
 
     fn publish_dead_letters(&self, end: &End) {
         self.dead_letters.run(|| *end.ended.lock());
+    }
+
+    fn redrive(&self, end: &End) {
+        self.redrives.run(|| *end.ended.lock());
     }
 
     fn ticks(&self, end: &End) {

@@ -58,9 +58,12 @@ pub use caller::{Caller, Principal, ReservedTopic, SessionId};
 pub use catalog::{CatalogView, NewTopic, Partition, Topic};
 pub use converter::{
     AddressOf, Converter, DeadLetter, DeadLetterOf, DeadLetterRecord, DeadRecord, DelayQueueOf,
-    DelayedAddress,
+    DelayedAddress, RedriveOf, RedrivenRecord,
 };
-pub use dead_letter::DeadLetterStats;
+pub use dead_letter::{
+    DeadLetterStats, MOST_REDRIVES, Redrive, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec,
+    RedriveState,
+};
 pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{

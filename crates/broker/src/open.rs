@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::answer::Answer;
 use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
-use crate::dead_letter::DeadLetterDriver;
+use crate::dead_letter::{DeadLetterDriver, RedriveDriver};
 use crate::definitions::{self, Definitions};
 use crate::directory::DirectoryIdentity;
 use crate::disk_watch;
@@ -118,12 +118,14 @@ impl Broker {
             options.converters.clone(),
             clock.clone(),
         );
+        let redrives = RedriveDriver::new(dead_letters.clone());
         let maintenance = Maintenance {
             shards: shards.clone(),
             definitions: definitions.clone(),
             groups: groups.clone(),
             timers,
             dead_letters,
+            redrives: redrives.clone(),
             queue_alarm: queues.alarm.clone(),
             clock: clock.clone(),
             retention_interval: options.retention_interval,
@@ -152,6 +154,7 @@ impl Broker {
             groups,
             queues,
             exchanges,
+            redrives,
             housekeeper,
             on_the_way: Arc::default(),
             changing: tokio::sync::Mutex::default(),

@@ -6,7 +6,7 @@
 //! A shard that does not decide in time, as one whose disk has stopped, is given nothing more until it has decided on that, and no thread waits for
 //! it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::batch::{BatchBuilder, BatchRules, RulesOf};
-use sabir_model::{AppendError, ErrorAbout, PartitionId, RecordFacts, ShardId, TopicId};
+use sabir_model::{
+    AppendError, ErrorAbout, Overflow, PartitionId, QueueConfig, RecordFacts, ShardId, TopicId,
+};
 use tracing::debug;
 
 use crate::append::AppendTarget;
 use crate::caller::Caller;
+use crate::catalog::Topic;
 use crate::exchange::targets_by_codec;
 use crate::publish::{Publish, PublishOutcome, PublishOutcomes, PublishTargets, publish_in};
 use crate::shard::Shard;
@@ -51,6 +54,8 @@ pub(crate) struct RelayedMessages {
     open: Vec<OpenRelay>,
     /// Copies that targets have refused which decided late, and that are not told yet.
     refused: u64,
+    /// Messages that stay where they are, since their target has refused them.
+    staying: BTreeSet<(SubscriptionNo, u64)>,
 }
 
 /// A publish on which shards have not decided.
@@ -58,6 +63,7 @@ pub(crate) struct RelayedMessages {
 struct OpenRelay {
     queue: SubscriptionNo,
     offsets: Range<u64>,
+    stays: bool,
     outcomes: PublishOutcomes,
     /// By target, whether it has decided.
     decided: Vec<bool>,
@@ -66,11 +72,13 @@ struct OpenRelay {
 }
 
 impl OpenRelay {
-    fn new(queue: SubscriptionNo, offsets: Range<u64>, outcomes: PublishOutcomes) -> Self {
+    fn new(relay: &Relay<'_>, outcomes: PublishOutcomes) -> Self {
+        let Relay { queue, stays, .. } = *relay;
+        let offsets = relay.offsets.clone();
         let mut left = FxHashMap::default();
         let targets = outcomes.targets().targets();
         targets.iter().for_each(|target| *left.entry(target.shard).or_default() += 1);
-        Self { queue, offsets, decided: vec![false; targets.len()], outcomes, left }
+        Self { queue, offsets, stays, decided: vec![false; targets.len()], outcomes, left }
     }
 
     /// A target is heard of: once, or once for those of its records that are taken and once for the others.
@@ -125,6 +133,18 @@ impl RelayedMessages {
         for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
             runs.insert(gap.start, RelayedRun { end: gap.end, decided: decided.clone() });
         }
+    }
+
+    /// Whether a message stays where it is, its target having refused it. It is not known any more then.
+    pub(crate) fn take_staying(&mut self, queue: SubscriptionNo, offset: u64) -> bool {
+        let stays = self.staying.remove(&(queue, offset));
+        if stays && let Some(runs) = self.queues.get_mut(&queue) {
+            // It may be wanted there once more.
+            split(runs, offset);
+            split(runs, offset + 1);
+            runs.remove(&offset);
+        }
+        stays
     }
 
     /// An entry is proposed that settles these messages.
@@ -188,12 +208,18 @@ impl RelayedMessages {
                 heard.is_over = true;
                 break;
             };
-            let target = &open.outcomes.targets().targets()[told.target];
+            let target = open.outcomes.targets().targets()[told.target].clone();
             let (shard, partition) = (target.shard, target.partition);
             open.decides(told.target, shard);
             match self.refused_by(&told, shard, now_ms) {
                 Ok(refused) => {
-                    heard.outcome.refused += refused;
+                    if open.stays && refused > 0 && !gives_up(&told, &target.topic) {
+                        let from = open.offsets.start;
+                        let refused =
+                            told.records.clone().map(|record| (open.queue, from + u64::from(record)));
+                        self.staying.extend(refused);
+                    }
+                    heard.outcome.refused += if open.stays { 0 } else { refused };
                     decided.push(partition);
                 }
                 Err(silent_ms) => {
@@ -219,6 +245,14 @@ impl RelayedMessages {
     fn runs(&self) -> usize {
         self.queues.values().map(BTreeMap::len).sum()
     }
+}
+
+/// Whether a queue has given up what it refused, rather than not to have it.
+fn gives_up(told: &PublishOutcome, queue: &Topic) -> bool {
+    let gives_up =
+        |queue: &QueueConfig| queue.overflow == Overflow::RejectAndDeadLetter && queue.dead_letter.is_some();
+    told.result.as_ref().is_err_and(|refused| refused.error == AppendError::QueueFull)
+        && queue.config.queue().is_some_and(|queue| gives_up(queue))
 }
 
 /// Has a run begin at an offset, if that is in one.
@@ -250,6 +284,8 @@ pub(crate) struct Relay<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) queue: SubscriptionNo,
     pub(crate) offsets: Range<u64>,
+    /// Whether what a target refuses stays in the queue.
+    pub(crate) stays: bool,
     pub(crate) batch: &'a BatchBuilder,
     pub(crate) facts: Option<RecordFacts>,
     /// The machine's time and the node's, in milliseconds.
@@ -369,6 +405,10 @@ impl Relay<'_> {
             debug!(queue = %self.queue.0, targets = ?decided, "messages are not taken");
             relayed.decide(self.queue, self.offsets.clone(), &decided);
         }
+        if self.stays && !decided.is_empty() {
+            relayed.staying.extend(self.offsets.clone().map(|offset| (self.queue, offset)));
+            return RelayOutcome::default();
+        }
         let messages = self.offsets.end - self.offsets.start;
         RelayOutcome { refused: messages * decided.len() as u64, undecided_ms: None }
     }
@@ -388,7 +428,7 @@ impl Relay<'_> {
         publish: &Publish,
         relayed: &mut RelayedMessages,
     ) -> RelayOutcome {
-        let mut open = OpenRelay::new(self.queue, self.offsets.clone(), publish_in(shards, publish));
+        let mut open = OpenRelay::new(self, publish_in(shards, publish));
         let Heard { mut outcome, is_over } = relayed.hear(&mut open, Instant::now() + PATIENCE, self.now_ms);
         if !is_over {
             let silent = open.left.keys().map(|shard| relayed.silent_ms(*shard, self.now_ms));

@@ -40,6 +40,7 @@ impl Protocol for Kafka {
             address: None,
             delay_queue: None,
             dead_letter: None,
+            redrive: None,
         })
     }
 

@@ -45,6 +45,7 @@ impl Protocol for Probe {
             address: None,
             delay_queue: None,
             dead_letter: None,
+            redrive: None,
         })
     }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_base::wake::WakeBatch;
+use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::Priority;
 use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, RecordFacts};
 use tracing::error;
 
-use super::letters::{Group, Letters, bytes_of, empty_batch};
+use super::letters::{Group, LetterRecord, Letters, bytes_of, empty_batch};
 use super::messages::{Flow, FoundRecord, WaitingMessage, WaitingRun, each_message};
 use super::put_off::PutOff;
 use super::target::{LetterTargets, Origin};
@@ -36,8 +37,8 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Publishes the dead letters of all shards that are led here.
 pub(crate) struct DeadLetterDriver {
-    shards: Vec<Arc<Shard>>,
-    definitions: Arc<Definitions>,
+    pub(super) shards: Vec<Arc<Shard>>,
+    pub(super) definitions: Arc<Definitions>,
     exchanges: Exchanges,
     converters: Vec<Converter>,
     clock: Arc<NodeClock>,
@@ -50,10 +51,10 @@ const UNDECIDED: Duration = Duration::from_secs(1);
 
 /// What the thread knows of a shard's letters while that is led.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     /// In which term.
     led_terms: u64,
-    relayed: RelayedMessages,
+    pub(super) relayed: RelayedMessages,
     unreadable: PutOff,
     /// A target of theirs has not decided.
     undecided: PutOff,
@@ -102,9 +103,9 @@ enum Collected {
 }
 
 /// A queue, and what is done with what it gives up.
-struct Source<'a> {
-    queue: SubscriptionNo,
-    topic: Arc<Topic>,
+pub(super) struct Source<'a> {
+    pub(super) queue: SubscriptionNo,
+    pub(super) topic: Arc<Topic>,
     /// Where it goes; none where it is dropped.
     to: Option<Arc<Destination<'a>>>,
 }
@@ -133,6 +134,10 @@ impl DeadLetterDriver {
             shard.lead_with(Arc::downgrade(&leading));
         }
         Arc::new(Self { shards, definitions, exchanges, converters, clock, alarm })
+    }
+
+    pub(super) fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms()
     }
 
     /// What wakes the thread.
@@ -270,7 +275,7 @@ impl DeadLetterDriver {
     }
 
     /// The front end that wrote a record.
-    fn writer(&self, origin: FrontendNo) -> Option<&Converter> {
+    pub(super) fn writer(&self, origin: FrontendNo) -> Option<&Converter> {
         let state = self.shards[0].state.read();
         self.converters.iter().find(|converter| match origin {
             FrontendNo::NONE => converter.reads_unnamed,
@@ -288,6 +293,7 @@ impl DeadLetterDriver {
             caller: &group.caller,
             queue: group.queue,
             offsets: group.first..group.end(),
+            stays: group.reason == DeathReason::Redriven,
             batch: &group.batch,
             facts: group.said(),
             wall_ms: self.clock.wall_ms(),
@@ -301,18 +307,22 @@ impl DeadLetterDriver {
 }
 
 /// What is added to an entry of one queue.
-struct Collecting<'a> {
-    driver: &'a DeadLetterDriver,
-    shard: &'a Shard,
-    known: &'a mut Known,
-    source: Source<'a>,
-    letters: &'a mut Letters,
+pub(super) struct Collecting<'a> {
+    pub(super) driver: &'a DeadLetterDriver,
+    pub(super) shard: &'a Shard,
+    pub(super) known: &'a mut Known,
+    pub(super) source: Source<'a>,
+    pub(super) letters: &'a mut Letters,
     /// The messages that were added last, which the next one may join.
     open: Option<Group>,
 }
 
 impl Collecting<'_> {
     fn add(&mut self, message: &WaitingMessage<'_>, scratch: &mut RouteScratch) -> Result<(), Later> {
+        if message.reason == DeathReason::Redriven {
+            self.send_back(message);
+            return Ok(());
+        }
         let Some(to) = self.source.to.clone() else {
             self.drop_message(message, Dropped { unroutable: 1, ..Dropped::default() });
             return Ok(());
@@ -393,15 +403,17 @@ impl Collecting<'_> {
             return Ok(());
         }
         targets.leave_out(&self.known.relayed, self.source.queue, message.offset);
-        self.join(message, letter, targets, (caller, number), time_ms, dropped);
+        let DeadLetterRecord { key, value, headers, .. } = *letter;
+        let record = LetterRecord { key, value, headers, facts: &address.facts };
+        self.join(message, &record, targets, (caller, number), time_ms, dropped);
         Ok(())
     }
 
     /// Adds a message to those that go to the same targets.
-    fn join(
+    pub(super) fn join(
         &mut self,
         message: &WaitingMessage<'_>,
-        letter: &DeadLetterRecord<'_>,
+        letter: &LetterRecord<'_>,
         targets: LetterTargets,
         (caller, origin): (&Caller, FrontendNo),
         time_ms: i64,
@@ -428,7 +440,7 @@ impl Collecting<'_> {
         self.open.as_mut().expect("it was put there").push(time_ms, letter, dropped);
     }
 
-    fn drop_message(&mut self, message: &WaitingMessage<'_>, dropped: Dropped) {
+    pub(super) fn drop_message(&mut self, message: &WaitingMessage<'_>, dropped: Dropped) {
         self.close();
         self.letters.settle(self.source.queue, message.offset, 1, message.reason);
         self.letters.dropped.add(dropped);
@@ -442,7 +454,7 @@ impl Collecting<'_> {
     }
 
     /// Nothing more joins those that were added last: what goes elsewhere is published.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         let Some(mut group) = self.open.take() else { return };
         if group.is_large() {
             group.targets.all_elsewhere();
@@ -451,6 +463,9 @@ impl Collecting<'_> {
             // They stay where they are, and those behind them do not wait for them.
             self.known.undecided.put(group.queue, group.first..group.end(), Instant::now());
             return;
+        }
+        if group.reason == DeathReason::Redriven {
+            return self.close_redriven(group);
         }
         self.letters.dropped.add(group.dropped);
         self.letters.published[group.reason as usize] += u64::from(group.count);

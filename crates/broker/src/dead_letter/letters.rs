@@ -8,7 +8,6 @@ use sabir_model::{Facts, FrontendNo, RecordFacts};
 use super::target::LetterTargets;
 use super::waiting::Dropped;
 use crate::caller::Caller;
-use crate::converter::DeadLetterRecord;
 use crate::entry::{DeadLettered, DeadLetters, PublishedLetters};
 
 /// Messages of one entry, bytes of its batches and of what is said of their records, and targets that it names, about.
@@ -20,6 +19,15 @@ const LARGEST: usize = 512 << 10;
 const LARGEST_TARGETS: usize = 4096;
 /// Bytes that a record takes beside its key, value and headers in a batch, at the most.
 const RECORD_OVERHEAD: usize = 64;
+
+/// What is published of a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LetterRecord<'a> {
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: &'a [(&'a [u8], Option<&'a [u8]>)],
+    pub(super) facts: &'a Facts,
+}
 
 /// Messages in a row that go to the same targets.
 #[derive(Debug)]
@@ -64,9 +72,9 @@ impl Group {
     }
 
     /// Adds its next message.
-    pub(super) fn push(&mut self, time_ms: i64, letter: &DeadLetterRecord<'_>, dropped: Dropped) {
+    pub(super) fn push(&mut self, time_ms: i64, letter: &LetterRecord<'_>, dropped: Dropped) {
         self.batch.push(time_ms, letter.key, letter.value, letter.headers);
-        let facts = letter.address.facts.clone();
+        let facts = letter.facts.clone();
         self.facts_bytes += names_of(&facts);
         if self.facts.push(facts).is_err() {
             self.facts.push(Facts::default()).expect("it has no names");
@@ -124,15 +132,24 @@ impl Letters {
 
     /// Adds a message that goes nowhere, or is where it goes.
     pub(super) fn settle(&mut self, queue: SubscriptionNo, first: u64, count: u32, reason: DeathReason) {
-        self.messages += u64::from(count);
+        self.add(DeadLetters { queue, first, count, reason, published: None, stay: false });
+    }
+
+    /// Adds a message that stays where it is.
+    pub(super) fn keep(&mut self, queue: SubscriptionNo, first: u64, reason: DeathReason) {
+        self.add(DeadLetters { queue, first, count: 1, reason, published: None, stay: true });
+    }
+
+    fn add(&mut self, letter: DeadLetters) {
+        self.messages += u64::from(letter.count);
         let last = self.body.letters.last_mut().filter(|last| {
             last.published.is_none()
-                && (last.queue, last.reason) == (queue, reason)
-                && last.first + u64::from(last.count) == first
+                && (last.queue, last.reason, last.stay) == (letter.queue, letter.reason, letter.stay)
+                && last.first + u64::from(last.count) == letter.first
         });
         match last {
-            Some(last) => last.count += count,
-            None => self.body.letters.push(DeadLetters { queue, first, count, reason, published: None }),
+            Some(last) => last.count += letter.count,
+            None => self.body.letters.push(letter),
         }
     }
 
@@ -148,12 +165,13 @@ impl Letters {
         let len = u32::try_from(batch.len()).expect("what is large is published by itself");
         let published = PublishedLetters { targets: targets.ids_here(), max_ts, origin, len, facts };
         self.payload.extend_from_slice(&batch);
-        self.body.letters.push(DeadLetters { queue, first, count, reason, published: Some(published) });
+        let published = Some(published);
+        self.body.letters.push(DeadLetters { queue, first, count, reason, published, stay: false });
     }
 }
 
 /// Bytes that a message takes in a batch, at the most.
-pub(super) fn bytes_of(letter: &DeadLetterRecord<'_>) -> usize {
+pub(super) fn bytes_of(letter: &LetterRecord<'_>) -> usize {
     let len = |of: Option<&[u8]>| of.map_or(0, <[u8]>::len);
     let headers = letter.headers.iter().map(|(key, value)| key.len() + len(*value) + RECORD_OVERHEAD);
     len(letter.key) + len(letter.value) + headers.sum::<usize>() + RECORD_OVERHEAD

@@ -9,8 +9,9 @@ use rustc_hash::FxHashSet;
 use sabir_delivery::subscription::{MessageOwner, SubscriptionNo};
 use sabir_model::Term;
 
+use super::tally::ShardRedrives;
 use crate::shard::Leading;
-use crate::state::TouchedMessages;
+use crate::state::{AppendCounters, TouchedMessages};
 use crate::timer::Alarm;
 
 /// A shard's part: the queues in which something waits, and whether it is published from here.
@@ -19,6 +20,8 @@ pub(crate) struct ShardDeadLetters {
     alarm: OnceLock<Arc<Alarm>>,
     waiting: Mutex<WaitingQueues>,
     pub(super) counters: DeadLetterCounters,
+    /// The redrives of its queues.
+    pub(super) redrives: ShardRedrives,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +68,7 @@ impl ShardDeadLetters {
 
     /// To be told what a block did.
     pub(crate) fn tell(&self, events: &[TouchedMessages]) {
+        self.redrives.tell(events);
         let given_up = |event: &TouchedMessages| match event {
             TouchedMessages::Acquired { subscription, owner: MessageOwner::DeadLetter(_), .. } => {
                 Some(*subscription)
@@ -188,6 +192,10 @@ pub struct DeadLetterStats {
     pub refused: u64,
     /// Those that were not there any more, or of whose form no front end here knows. What reads as damaged stays in its queue, and is tried again.
     pub unreadable: u64,
+    /// Those that went back to the queue that gave them up, since an operator wanted it so.
+    pub redriven: u64,
+    /// Those that were to go back and stayed where they are: that queue did not take them, or was not there.
+    pub redrives_refused: u64,
 }
 
 impl DeadLetterCounters {
@@ -207,15 +215,17 @@ impl DeadLetterCounters {
 }
 
 impl ShardDeadLetters {
-    /// What became of dead letters, with how many copies their targets refused where they were applied.
-    pub(crate) fn stats(&self, refused_there: u64) -> DeadLetterStats {
+    /// What became of dead letters, with what is counted where their entries are applied.
+    pub(crate) fn stats(&self, applied: &AppendCounters) -> DeadLetterStats {
         let DeadLetterCounters { published, unroutable, cycles, refused, unreadable } = &self.counters;
         DeadLetterStats {
             published: std::array::from_fn(|at| published[at].load(Relaxed)),
             unroutable: unroutable.load(Relaxed),
             cycles: cycles.load(Relaxed),
-            refused: refused.load(Relaxed) + refused_there,
+            refused: refused.load(Relaxed) + applied.dead_letters_refused,
             unreadable: unreadable.load(Relaxed),
+            redriven: applied.redriven,
+            redrives_refused: applied.redrives_refused,
         }
     }
 }

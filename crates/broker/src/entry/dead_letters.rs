@@ -13,9 +13,10 @@ use super::{AppendBody, Body, DeliveryError, DeliveryOutcome, Targets, kind};
 use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
 
 const FORM: u8 = 1;
-/// Marks of letters: they are published, and what queues must know of them is said.
+/// Marks of letters: they are published, what queues must know of them is said, and they stay where they are.
 const PUBLISHED: u8 = 1 << 0;
 const FACTS: u8 = 1 << 1;
+const STAY: u8 = 1 << 2;
 
 /// Messages that wait in their queues to be published elsewhere are done with there, and stand where they are published: version 1 · list of
 /// letters, as [`DeadLetters`]. The payload is their batches, one after the other.
@@ -24,10 +25,11 @@ pub(crate) struct DeadLettered {
     pub(crate) letters: Vec<DeadLetters>,
 }
 
-/// Messages of one queue in a row, and the batch in which they are published: marks u8 (1 published, 2 facts) · subscription, a queue's
-/// partition or a topic's subscription · first offset · how many
+/// Messages of one queue in a row, and the batch in which they are published: marks u8 (1 published, 2 facts, 4 they stay, being ready again) ·
+/// subscription, a queue's partition or a topic's subscription · first offset · how many
 /// · reason u8 · if they are published: list of targets · largest timestamp, signed · origin · bytes of the batch, which has as many records ·
-/// facts, if marked. Those that are not published are dropped, or were published in another shard before.
+/// facts, if marked. Those that are not published, and do not stay, are dropped, or were published in another shard before. Of those that are
+/// redriven what its target refuses stays as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadLetters {
     pub(crate) queue: SubscriptionNo,
@@ -35,6 +37,7 @@ pub(crate) struct DeadLetters {
     pub(crate) count: u32,
     pub(crate) reason: DeathReason,
     pub(crate) published: Option<PublishedLetters>,
+    pub(crate) stay: bool,
 }
 
 /// A batch in which dead letters are published.
@@ -70,10 +73,26 @@ impl DeadLetters {
         RangesBuffer::of(once(self.offsets()))
     }
 
+    /// So many at the front, and the others.
+    pub(crate) fn parts(&self, front: u32) -> [RangesBuffer; 2] {
+        let Range { start, end } = self.offsets();
+        let middle = start.saturating_add(front.into()).min(end);
+        [start..middle, middle..end].map(|part| RangesBuffer::of(once(part)))
+    }
+
+    fn held_by(&self) -> HeldBy {
+        HeldBy::Owner(MessageOwner::DeadLetter(self.reason))
+    }
+
     /// They are done with, if they wait.
     pub(crate) fn settled<'a>(&self, ranges: &'a RangesBuffer) -> Operation<'a> {
-        let held_by = HeldBy::Owner(MessageOwner::DeadLetter(self.reason));
-        Operation::Settled { ranges: ranges.ranges(), held_by, why: Settlement::DeadLettered }
+        Operation::Settled { ranges: ranges.ranges(), held_by: self.held_by(), why: Settlement::DeadLettered }
+    }
+
+    /// They are ready again where they are, if they wait.
+    pub(crate) fn back<'a>(&self, ranges: &'a RangesBuffer) -> Operation<'a> {
+        let held_by = self.held_by();
+        Operation::Returned { ranges: ranges.ranges(), held_by, counted: false, not_before_ms: 0 }
     }
 
     /// The append of its batch: what a queue has no room for is dropped.
@@ -93,7 +112,8 @@ impl DeadLetters {
     fn put(&self, out: &mut Vec<u8>) {
         let facts = self.published.as_ref().and_then(|published| published.facts.as_ref());
         let mark = |on: bool, bit: u8| if on { bit } else { 0 };
-        out.push(mark(self.published.is_some(), PUBLISHED) | mark(facts.is_some(), FACTS));
+        let marks = mark(self.published.is_some(), PUBLISHED) | mark(facts.is_some(), FACTS);
+        out.push(marks | mark(self.stay, STAY));
         put_u64(out, self.queue.0);
         put_u64(out, self.first);
         put_u32(out, self.count);
@@ -110,7 +130,7 @@ impl DeadLetters {
 
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let marks = input.u8()?;
-        if marks & !(PUBLISHED | FACTS) != 0 || marks == FACTS {
+        if marks & !(PUBLISHED | FACTS | STAY) != 0 || marks & STAY != 0 && marks != STAY || marks == FACTS {
             return Err(DecodeError::Version(marks));
         }
         let mut letter = Self {
@@ -119,6 +139,7 @@ impl DeadLetters {
             count: input.u32()?,
             reason: DeathReason::stored(input.u8()?)?,
             published: None,
+            stay: marks & STAY != 0,
         };
         if letter.count == 0 {
             return Err(DecodeError::Field("number of records"));
@@ -175,6 +196,7 @@ mod tests {
             count: 2,
             reason: DeathReason::Expired,
             published: None,
+            stay: false,
         };
         let mut facts = RecordFacts::new();
         facts.push(Facts { size: 4, ..Facts::default() }).unwrap();
@@ -191,16 +213,19 @@ mod tests {
             count: 1,
             reason: DeathReason::Rejected,
             published: Some(published),
+            stay: false,
         };
-        let body = DeadLettered { letters: vec![dropped, rejected] };
+        let stays = DeadLetters { reason: DeathReason::Redriven, stay: true, ..dropped.clone() };
+        let body = DeadLettered { letters: vec![dropped, rejected, stays] };
         let mut out = Vec::new();
         body.encode(&mut out);
         let first = [0, 5, 0xac, 2, 2, 1];
         let second = [3, 6, 0, 1, 0, 2, 6, 7, 2, 3, 70, 1, 1, 1, 0, 4];
-        assert_eq!(out, [&[1, 2][..], &first, &second].concat());
+        let third = [4, 5, 0xac, 2, 2, 4];
+        assert_eq!(out, [&[1, 3][..], &first, &second, &third].concat());
         assert_eq!(DeadLettered::decode(&out), Ok(body));
         assert!((0..out.len()).all(|len| DeadLettered::decode(&out[..len]).is_err()));
-        for wrong in [[4, 5, 0, 1, 1], [2, 5, 0, 1, 1], [0, 5, 0, 0, 1], [0, 5, 0, 1, 9]] {
+        for wrong in [[8, 5, 0, 1, 1], [5, 5, 0, 1, 1], [2, 5, 0, 1, 1], [0, 5, 0, 0, 1], [0, 5, 0, 1, 9]] {
             assert!(DeadLettered::decode(&[&[1, 1][..], &wrong].concat()).is_err(), "{wrong:?}");
         }
     }

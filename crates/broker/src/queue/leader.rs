@@ -11,6 +11,8 @@
 //! told by [`TouchedMessages::Named`], it is offered to no member.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sabir_base::wake::WakeBatch;
@@ -27,6 +29,7 @@ use super::rates::QueueRates;
 use super::returning::Returning;
 use super::round::{OnceApplied, Round};
 use super::{QueueError, QueueTarget};
+use crate::dead_letter::RedriveTally;
 use crate::group::Replier;
 use crate::push::{CancelReason, PushSeat};
 
@@ -86,6 +89,8 @@ pub(super) enum QueueRequest {
     Purge { target: QueueTarget, policy: QueuePolicy, dropped: u64, replier: PurgeReplier },
     /// To say when all that is on its way back is there.
     Back { target: QueueTarget, replier: BackReplier },
+    /// To have messages wait that go back where they come from.
+    Redrive { target: QueueTarget, policy: QueuePolicy, messages: Vec<Range<u64>>, tally: Arc<RedriveTally> },
 }
 
 pub(super) type BackReplier = Replier<Result<(), QueueError>>;
@@ -414,7 +419,10 @@ impl DemandRow {
 impl QueueRequest {
     pub(super) fn target(&self) -> QueueTarget {
         match self {
-            Self::Get { target, .. } | Self::Purge { target, .. } | Self::Back { target, .. } => *target,
+            Self::Get { target, .. }
+            | Self::Purge { target, .. }
+            | Self::Back { target, .. }
+            | Self::Redrive { target, .. } => *target,
         }
     }
 
@@ -422,7 +430,7 @@ impl QueueRequest {
     pub(super) fn is_awaited(&self) -> bool {
         match self {
             Self::Get { replier, .. } => replier.is_awaited(),
-            Self::Purge { .. } | Self::Back { .. } => true,
+            Self::Purge { .. } | Self::Back { .. } | Self::Redrive { .. } => true,
         }
     }
 
@@ -431,6 +439,7 @@ impl QueueRequest {
             Self::Get { replier, .. } => replier.send(Err(error), wakes),
             Self::Purge { replier, .. } => replier.send(Err(error), wakes),
             Self::Back { replier, .. } => replier.send(Err(error), wakes),
+            Self::Redrive { tally, .. } => tally.answer(Err(error)),
         }
     }
 }

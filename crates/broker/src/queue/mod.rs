@@ -12,6 +12,7 @@ mod driver;
 mod exclusive;
 mod expiring;
 mod gathered;
+mod handing;
 mod leader;
 mod lifetimes;
 mod member;

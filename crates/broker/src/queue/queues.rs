@@ -15,7 +15,7 @@ use sabir_model::ShardId;
 
 use super::driver::LedQueues;
 use super::gathered::Change;
-use super::leader::{Asked, NewMember, QueuePolicy, QueueRequest};
+use super::leader::{NewMember, QueuePolicy, QueueRequest};
 use super::{ConsumerSpec, Demand, QueueAlarm, QueueConsumer, QueueError, QueueOwner, QueueTarget};
 use crate::broker::Broker;
 use crate::caller::Caller;
@@ -241,24 +241,10 @@ impl Queues {
 
     /// Asks something of a queue, and has it done at once.
     fn ask(&self, target: QueueTarget, ask: QueueRequest) {
-        let mut wakes = WakeBatch::default();
-        let Ok(shard) = self.shard(target.shard) else { return ask.refuse(QueueError::Unknown, &mut wakes) };
-        let _guard = shard.guard("look into a queue");
-        {
-            let mut led = shard.queues.lock();
-            match led.check() {
-                Ok(()) => {
-                    if let QueueRequest::Get { .. } = ask {
-                        led.lives.used(target.partition, shard.now_ms());
-                    }
-                    led.leader.asked.push_back(Asked { ask, is_behind: false });
-                    shard.run_led(&mut led, &mut wakes);
-                }
-                Err(error) => ask.refuse(error, &mut wakes),
-            }
+        match self.shard(target.shard) {
+            Ok(shard) => shard.ask_queue(ask),
+            Err(error) => ask.refuse(error, &mut WakeBatch::default()),
         }
-        wakes.deliver();
-        shard.submit();
     }
 
     /// Messages are done with: their consumer said so. What the owner does not have is passed over.

@@ -2,6 +2,7 @@
 
 use std::iter::once;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sabir_base::wake::WakeBatch;
@@ -17,6 +18,7 @@ use super::leader::{Asked, LedQueue, PurgeReplier, PushedEntry, QueueLeader, Que
 use super::member::{Dealt, Member, Recipient};
 use super::view::QueueView;
 use super::{QueueError, QueueTarget};
+use crate::dead_letter::RedriveTally;
 
 /// Messages dealt by one entry.
 const MOST_DEALT: u32 = 1024;
@@ -35,6 +37,8 @@ pub(super) enum OnceApplied {
     Ask(QueueRequest),
     /// It is answered.
     Purged { dropped: u64, replier: PurgeReplier },
+    /// A redrive goes on.
+    HandedOver(Arc<RedriveTally>),
 }
 
 /// What a round works with; kept for the next one.
@@ -50,7 +54,7 @@ pub(super) struct Round {
     expires: Vec<SubscriptionNo>,
     dealt: Vec<Dealt>,
     /// What is proposed of messages that no member is dealt.
-    others: Vec<(SubscriptionNo, Range<u64>)>,
+    pub(super) others: Vec<(SubscriptionNo, Range<u64>)>,
     /// Changes of those gathered that are in it.
     written: usize,
     slots: DealtMembers,
@@ -447,6 +451,10 @@ impl QueueLeader {
                     false => OnceApplied::Ask(QueueRequest::Purge { target, policy, dropped, replier }),
                 });
             }
+            QueueRequest::Redrive { target, policy, messages, tally } => {
+                self.hand_over(target, policy, &messages, subscription, writer);
+                self.round.next.push(OnceApplied::HandedOver(tally));
+            }
         }
     }
 
@@ -644,6 +652,7 @@ impl QueueLeader {
             match next {
                 OnceApplied::Ask(ask) => self.asked.push_back(Asked { ask, is_behind: true }),
                 OnceApplied::Purged { dropped, replier } => replier.send(Ok(dropped), wakes),
+                OnceApplied::HandedOver(tally) => tally.answer(Ok(())),
             }
         }
     }
@@ -699,6 +708,7 @@ impl OnceApplied {
         match self {
             Self::Ask(ask) => ask.refuse(error, wakes),
             Self::Purged { replier, .. } => replier.send(Err(error), wakes),
+            Self::HandedOver(tally) => tally.answer(Err(error)),
         }
     }
 }

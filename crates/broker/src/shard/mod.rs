@@ -358,7 +358,7 @@ impl Shard {
             batch_bytes: appends.batch_bytes,
             refused: appends.refused,
             duplicates: appends.duplicates,
-            dead_letters: self.dead_letters.stats(appends.dead_letters_refused),
+            dead_letters: self.dead_letters.stats(&appends),
             delayed_refused: appends.delayed_refused + self.timers.refused(),
             skipped_messages,
             producers,

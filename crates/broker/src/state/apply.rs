@@ -118,8 +118,7 @@ impl Partitions {
         let (mut sized, mut taken) = (None, run.records);
         if let Some(limit) = limit {
             let backlog = self.backlogs.get(&target).copied().unwrap_or_default();
-            let dead_letters = partition.settings.queue.as_ref().is_some_and(|queue| queue.dead_letters);
-            let elsewhere = dead_letters && limit.overflow == Overflow::RejectAndDeadLetter;
+            let elsewhere = keeps_what_it_refuses(partition);
             let sizes = admit(&limit, backlog, incoming, elsewhere)?;
             taken = sizes.iter().map(|(count, _)| count).sum();
             run = if elsewhere { run } else { front_of(run, taken) };
@@ -173,6 +172,11 @@ impl Partitions {
         self.counters.records += u64::from(run.records);
         self.counters.batch_bytes += u64::from(run.len);
         Ok(answer(base, false, taken))
+    }
+
+    /// Whether a queue gives up what it refuses, rather than not to have it.
+    pub(super) fn keeps_what_it_refuses(&self, id: PartitionId) -> bool {
+        self.partition(id).is_some_and(keeps_what_it_refuses)
     }
 
     /// `payload` is where an overlay lies that came with the entry.
@@ -454,6 +458,12 @@ fn admit(
     let divisible = incoming.body.partial && incoming.body.producer.is_none() && incoming.chunks.is_empty();
     let front = if divisible { fitting(limit, backlog, &all) } else { Vec::new() };
     if front.is_empty() && !elsewhere { Err(AppendError::QueueFull) } else { Ok(front) }
+}
+
+fn keeps_what_it_refuses(partition: &PartitionState) -> bool {
+    let queue = partition.settings.queue.as_ref().filter(|queue| queue.dead_letters);
+    let limit = queue.and_then(|queue| queue.limit());
+    limit.is_some_and(|limit| limit.overflow == Overflow::RejectAndDeadLetter)
 }
 
 /// The messages at the front for which there is room.

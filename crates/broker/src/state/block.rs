@@ -1,8 +1,9 @@
 //! A block applied: the one place where entries take effect, in their order.
 
+use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::{BlockView, EntryView};
-use sabir_model::{DecodeError, FrontendNo, Offset, PartitionId, Sequence, ShardFailure, Term};
+use sabir_model::{AppendError, DecodeError, FrontendNo, Offset, PartitionId, Sequence, ShardFailure, Term};
 
 use super::{
     ApplyError, At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, Partitions, QueueChange,
@@ -200,20 +201,36 @@ impl ShardState {
             let from = offset;
             offset += letter.len();
             if self.subscriptions.waits(letter, at.time_ms) {
-                self.publish_dead(letter, from, at);
-                self.subscriptions.settle_dead(letter, at.time_ms);
+                let gone = self.publish_dead(letter, from, at);
+                self.subscriptions.settle_dead(letter, gone, at.time_ms);
+                if letter.reason == DeathReason::Redriven {
+                    self.partitions.counters.redriven += u64::from(gone);
+                    self.partitions.counters.redrives_refused += u64::from(letter.count - gone);
+                }
                 concerned += u64::from(letter.count);
             }
         }
         Ok(DeliveryOutcome { concerned })
     }
 
-    fn publish_dead(&mut self, letter: &DeadLetters, offset: u32, at: &At) {
-        let Some(published) = &letter.published else { return };
+    /// Publishes letters, and tells how many of them, from the first on, are done with by that: all, but for what stays where it is.
+    fn publish_dead(&mut self, letter: &DeadLetters, offset: u32, at: &At) -> u32 {
+        let Some(published) = &letter.published else { return if letter.stay { 0 } else { letter.count } };
         let outcome = self.partitions.append(&letter.append(published), (offset, published.len), at);
         let taken = |target| outcome.at(target).map_or(0, |taken| taken.records.min(letter.count));
+        if letter.reason == DeathReason::Redriven {
+            let takes = |(target, id): (usize, &PartitionId)| match outcome.at(target) {
+                // What it refuses it has given up again, and not let go of.
+                Ok(_) | Err(AppendError::QueueFull) if self.partitions.keeps_what_it_refuses(*id) => {
+                    letter.count
+                }
+                _ => taken(target),
+            };
+            return published.targets.iter().enumerate().map(takes).min().unwrap_or(letter.count);
+        }
         let refused = (0..published.targets.len()).map(|target| u64::from(letter.count - taken(target)));
         self.partitions.counters.dead_letters_refused += refused.sum::<u64>();
+        letter.count
     }
 
     /// What is bound to a topic goes with it.

@@ -28,6 +28,9 @@ pub(crate) struct AppendCounters {
     pub(crate) duplicates: u64,
     /// Targets that did not take a dead letter.
     pub(crate) dead_letters_refused: u64,
+    /// Dead letters that went back to the queue that gave them up, and those that stayed where they are.
+    pub(crate) redriven: u64,
+    pub(crate) redrives_refused: u64,
     /// Targets that did not take a message which was kept back.
     pub(crate) delayed_refused: u64,
 }

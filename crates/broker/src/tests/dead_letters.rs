@@ -23,19 +23,24 @@ use crate::queue::QueueTarget;
 use crate::state::subscription_of;
 use crate::{
     AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, DeadLetter, DeadLetterRecord,
-    DeadRecord, DelayedAddress, NewTopic, Publish, PublishTargets, Topic,
+    DeadRecord, DelayedAddress, NewTopic, Publish, PublishTargets, Redrive, RedriveRefused, RedriveSpec,
+    RedrivenRecord, Topic,
 };
 
 const FRONT_END: &str = "one";
-const CALLER: Caller = Caller::front_end(FRONT_END);
+pub(super) const CALLER: Caller = Caller::front_end(FRONT_END);
+const DEATHS: &[u8] = b"deaths";
+const SINCE: &[u8] = b"since";
 
-/// A record's key is its routing key, and its header its deaths.
+/// A record's key is its routing key, and its headers its deaths: all of them, and those since it was redriven.
 fn dead_letter(dead: &DeadRecord<'_>, death: &DeadLetter<'_>, each: &mut dyn FnMut(&DeadLetterRecord<'_>)) {
     let DeadRecord::Own(record) = dead else { return };
-    let mut deaths = deaths_of(record);
-    deaths.add(&Arc::from(death.queue), death.reason, death.time_ms);
-    let mut stored = Vec::new();
-    deaths.encode(&mut stored);
+    let (mut deaths, mut since) = (deaths_of(record), listed_in(record, SINCE));
+    let (mut stored, mut stored_since) = (Vec::new(), Vec::new());
+    for (deaths, stored) in [(&mut deaths, &mut stored), (&mut since, &mut stored_since)] {
+        deaths.add(&Arc::from(death.queue), death.reason, death.time_ms);
+        deaths.encode(stored);
+    }
     let key = death.routing_key.map(str::as_bytes).or(record.key);
     let address = DelayedAddress {
         exchange: death.exchange,
@@ -45,13 +50,28 @@ fn dead_letter(dead: &DeadRecord<'_>, death: &DeadLetter<'_>, each: &mut dyn FnM
         hash: 7,
         facts: Facts { size: 1, ..Facts::default() },
     };
-    let headers = [(&b"deaths"[..], Some(&stored[..]))];
+    let headers = [(DEATHS, Some(&stored[..])), (SINCE, Some(&stored_since[..]))];
     each(&DeadLetterRecord {
         address: &address,
-        deaths: &deaths,
+        deaths: &since,
         key,
         value: record.value,
         headers: &headers,
+    });
+}
+
+fn redrive(record: &RecordView<'_>, queue: &str, each: &mut dyn FnMut(&RedrivenRecord<'_>)) {
+    let deaths = deaths_of(record);
+    let Some(last) = deaths.iter().find(|death| *death.queue != *queue) else { return };
+    let mut stored = Vec::new();
+    deaths.encode(&mut stored);
+    each(&RedrivenRecord {
+        origin: &last.queue,
+        reason: last.reason,
+        facts: Facts { size: 1, ..Facts::default() },
+        key: record.key,
+        value: record.value,
+        headers: &[(DEATHS, Some(&stored))],
     });
 }
 
@@ -64,20 +84,21 @@ fn options(machine: &Machine) -> BrokerOptions {
         address: None,
         delay_queue: None,
         dead_letter: Some(dead_letter),
+        redrive: Some(redrive),
     };
     BrokerOptions { front_ends: vec![FRONT_END], converters: vec![converter], ..machine.options() }
 }
 
-fn open(machine: &Machine) -> Broker {
+pub(super) fn open(machine: &Machine) -> Broker {
     machine.try_open(options(machine)).unwrap()
 }
 
-fn to(exchange: &str, key: Option<&str>) -> QueueConfig {
+pub(super) fn to(exchange: &str, key: Option<&str>) -> QueueConfig {
     let address = DeadLetterAddress { exchange: exchange.into(), routing_key: key.map(Into::into) };
     QueueConfig { dead_letter: Some(address), ..QueueConfig::default() }
 }
 
-async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> Arc<Topic> {
+pub(super) async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> Arc<Topic> {
     let config = TopicConfig { max_message_bytes: 8 << 20, ..TopicConfig::of_queue(config) };
     let new = NewTopic { name: name.to_owned(), partitions: 1, config, internal: false, unlike: false };
     broker.create_topics(&CALLER, vec![new]).await.remove(0).unwrap()
@@ -88,7 +109,7 @@ fn origin(broker: &Broker) -> FrontendNo {
 }
 
 /// Publishes one batch, as far as it is taken.
-async fn publish_bodies(
+pub(super) async fn publish_bodies(
     broker: &Broker,
     queue: &Arc<Topic>,
     bodies: &[Vec<u8>],
@@ -104,12 +125,20 @@ async fn publish_bodies(
     soon(outcomes.confirmed()).await
 }
 
-async fn publish(broker: &Broker, queue: &Arc<Topic>, ids: &[u64]) -> Result<(), ErrorAbout<AppendError>> {
+pub(super) async fn publish(
+    broker: &Broker,
+    queue: &Arc<Topic>,
+    ids: &[u64],
+) -> Result<(), ErrorAbout<AppendError>> {
     let bodies: Vec<_> = ids.iter().map(|id| id.to_be_bytes().to_vec()).collect();
     publish_bodies(broker, queue, &bodies).await
 }
 
-fn with_subscription<T>(broker: &Broker, queue: &Topic, look: impl FnOnce(&Subscription) -> T) -> T {
+pub(super) fn with_subscription<T>(
+    broker: &Broker,
+    queue: &Topic,
+    look: impl FnOnce(&Subscription) -> T,
+) -> T {
     let place = queue.partitions[0];
     let state = broker.inner.shards[place.shard.0 as usize].state.read();
     look(state.subscriptions.get(subscription_of(place.id)).unwrap())
@@ -120,11 +149,11 @@ fn id_of(value: &[u8]) -> u64 {
 }
 
 /// What is in a queue and not settled, in its order, whichever owner has it.
-async fn lies_in(broker: &Broker, queue: &Topic) -> Vec<u64> {
+pub(super) async fn lies_in(broker: &Broker, queue: &Topic) -> Vec<u64> {
     with_history(broker, queue).await.into_iter().map(|(id, _)| id).collect()
 }
 
-async fn with_history(broker: &Broker, queue: &Topic) -> Vec<(u64, Deaths)> {
+pub(super) async fn with_history(broker: &Broker, queue: &Topic) -> Vec<(u64, Deaths)> {
     let mut from = with_subscription(broker, queue, Subscription::floor);
     let mut all = Vec::new();
     loop {
@@ -149,12 +178,16 @@ async fn with_history(broker: &Broker, queue: &Topic) -> Vec<(u64, Deaths)> {
 }
 
 fn deaths_of(record: &RecordView<'_>) -> Deaths {
-    let stored = { record.headers }.find(|header| header.key == b"deaths").and_then(|header| header.value);
+    listed_in(record, DEATHS)
+}
+
+fn listed_in(record: &RecordView<'_>, name: &[u8]) -> Deaths {
+    let stored = { record.headers }.find(|header| header.key == name).and_then(|header| header.value);
     stored.map_or_else(Deaths::default, |stored| Deaths::decode(stored).unwrap())
 }
 
 /// Waits until no dead letter waits to be published.
-async fn at_rest(broker: &Broker) {
+pub(super) async fn at_rest(broker: &Broker) {
     let waits = |broker: &Broker| {
         broker
             .inner
@@ -167,14 +200,14 @@ async fn at_rest(broker: &Broker) {
 
 /// What is done with a message that a client got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Settle,
     Reject,
     GiveBack,
 }
 
 /// Gets the first ready message of a queue and has that come of it. Gives which it was.
-async fn get(broker: &Broker, queue: &Arc<Topic>, fate: Fate) -> Option<u64> {
+pub(super) async fn get(broker: &Broker, queue: &Arc<Topic>, fate: Fate) -> Option<u64> {
     let (target, owner) = (QueueTarget::new(&CALLER, queue).unwrap(), broker.queues().owner());
     let getting = broker.queues().get(&CALLER, target, owner, false);
     broker.flush();
@@ -201,16 +234,16 @@ async fn get(broker: &Broker, queue: &Arc<Topic>, fate: Fate) -> Option<u64> {
     Some(id_of(&found.1))
 }
 
-fn advance(machine: &Machine, broker: &Broker, ms: i64) {
+pub(super) fn advance(machine: &Machine, broker: &Broker, ms: i64) {
     machine.clock.advance(ms);
     broker.inner.queues.alarm.set(i64::MIN);
 }
 
-fn stats(broker: &Broker) -> crate::DeadLetterStats {
+pub(super) fn stats(broker: &Broker) -> crate::DeadLetterStats {
     broker.stats().shards[1].dead_letters
 }
 
-async fn close(broker: Broker) {
+pub(super) async fn close(broker: Broker) {
     tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
 }
 
@@ -567,6 +600,11 @@ enum Step {
         queue: usize,
         fate: Fate,
     },
+    /// Has dead letters go back to where they come from.
+    Redrive {
+        queue: usize,
+        most: Option<u64>,
+    },
     Pass(i64),
     Checkpoint,
     Restart,
@@ -584,6 +622,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4usize, 1..8u64, any::<bool>())
             .prop_map(|(queue, count, waits)| Step::Publish { queue, count, waits }),
         8 => (0..QUEUES.len(), fate).prop_map(|(queue, fate)| Step::Get { queue, fate }),
+        2 => (1..QUEUES.len(), prop_oneof![Just(None), (1..4u64).prop_map(Some)])
+            .prop_map(|(queue, most)| Step::Redrive { queue, most }),
         3 => (0..60i64).prop_map(Step::Pass),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Restart),
@@ -641,6 +681,14 @@ impl World {
                     (Some(id), Fate::Reject) => *self.rejected.entry((id, queue)).or_default() += 1,
                     _ => {}
                 }
+            }
+            Step::Redrive { queue, most } => {
+                let spec = RedriveSpec { most, ..RedriveSpec::default() };
+                match self.broker.redrive(&Caller::OPERATOR, &self.queues[queue], spec) {
+                    Ok(_) | Err(RedriveRefused::IsRunning) => {}
+                    Err(refused) => panic!("{refused}"),
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Step::Pass(ms) => {
                 advance(&self.machine, &self.broker, ms);
@@ -703,6 +751,8 @@ impl World {
 
     /// Each message is in one queue, unless a client settled it, and says of its history what happened.
     async fn check(&self) {
+        let redrives = self.broker.redrives(&Caller::OPERATOR).unwrap();
+        until(|| !redrives.iter().any(Redrive::is_running)).await;
         at_rest(&self.broker).await;
         let brief = |brief: &Subscription| brief.backlog().messages;
         // What no call waited for, or what another queue gives up, may come at any time.

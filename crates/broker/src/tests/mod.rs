@@ -22,6 +22,7 @@ mod publish;
 mod queues;
 mod queues_model;
 mod reads;
+mod redrives;
 mod references;
 pub(crate) mod registers;
 pub(crate) mod rig;

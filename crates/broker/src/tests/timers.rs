@@ -38,6 +38,7 @@ fn options(machine: &Machine) -> BrokerOptions {
         address: Some(address),
         delay_queue: None,
         dead_letter: None,
+        redrive: None,
     };
     BrokerOptions { front_ends: vec![FRONT_END], converters: vec![converter], ..machine.options() }
 }

@@ -290,6 +290,7 @@ impl TimerDriver {
             caller: &caller,
             queue,
             offsets: offset..offset + 1,
+            stays: false,
             batch: &batch,
             facts,
             wall_ms: self.clock.wall_ms(),

@@ -25,10 +25,12 @@ pub enum DeathReason {
     QueueLength = 2,
     /// It was tried too often.
     DeliveryLimit = 3,
+    /// It is a dead letter already, and an operator has it go back to the queue that gave it up.
+    Redriven = 4,
 }
 
 impl DeathReason {
-    /// All of them.
+    /// Those for which queues give messages up.
     pub const ALL: [Self; 4] = [Self::Rejected, Self::Expired, Self::QueueLength, Self::DeliveryLimit];
 
     /// That of a stored byte.
@@ -36,7 +38,8 @@ impl DeathReason {
     /// # Errors
     /// It is none's.
     pub fn stored(byte: u8) -> Result<Self, DecodeError> {
-        Self::ALL.into_iter().find(|reason| *reason as u8 == byte).ok_or(DecodeError::Field("reason"))
+        let mut all = Self::ALL.into_iter().chain([Self::Redriven]);
+        all.find(|reason| *reason as u8 == byte).ok_or(DecodeError::Field("reason"))
     }
 }
 

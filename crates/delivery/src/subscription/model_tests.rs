@@ -391,6 +391,7 @@ fn owner(a: u8) -> MessageOwner {
     match a % 8 {
         0..=3 => MessageOwner::Session(u64::from(a % 4)),
         4..=6 => MessageOwner::Named(u64::from(a % 2)),
+        _ if a >= 128 => MessageOwner::DeadLetter(DeathReason::Redriven),
         _ => MessageOwner::Lease,
     }
 }
@@ -400,7 +401,8 @@ fn fence(b: u8) -> HeldBy {
         0 | 1 => HeldBy::Any,
         4 => HeldBy::Overdue,
         2 if b.is_multiple_of(3) => {
-            HeldBy::Owner(MessageOwner::DeadLetter(DeathReason::ALL[usize::from(b / 16 % 4)]))
+            let reason = DeathReason::ALL.get(usize::from(b / 16 % 5)).copied();
+            HeldBy::Owner(MessageOwner::DeadLetter(reason.unwrap_or(DeathReason::Redriven)))
         }
         2 => HeldBy::Owner(owner(b / 4)),
         _ => HeldBy::Token(u64::from(b / 4 % 3)),

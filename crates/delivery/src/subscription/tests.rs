@@ -423,3 +423,23 @@ fn without_a_place_for_dead_letters_what_is_given_up_is_gone() {
     queue.apply(&Operation::Released { owner: terms.owner, counted: true }, 2, &mut ());
     assert_eq!((queue.floor(), queue.has_dead_letters()), (2, false));
 }
+
+#[test]
+fn what_is_to_go_back_is_no_consumers_until_it_is_given_back() {
+    let mut queue = Subscription::default();
+    queue.apply(&Operation::Published { count: 4, transaction: None }, 0, &mut ());
+    let owner = MessageOwner::DeadLetter(DeathReason::Redriven);
+    let of = |messages: Range<u64>| RangesBuffer::of(std::iter::once(messages));
+    let (all, some) = (of(0..4), of(1..3));
+    let terms = Terms { owner, timeout_ms: 0, token: 0 };
+    assert_eq!(queue.apply(&Operation::Acquired { ranges: some.ranges(), terms }, 1, &mut ()), 2);
+    queue.apply(&Operation::Started { clean: false }, 2, &mut ());
+    let dropped = Operation::Settled { ranges: all.ranges(), held_by: HeldBy::Any, why: Settlement::Dropped };
+    assert_eq!(queue.apply(&dropped, 3, &mut ()), 2);
+    assert_eq!(queue.dead_letters().collect::<Vec<_>>(), [(1..3, DeathReason::Redriven)]);
+    let (second, held_by) = (of(2..3), HeldBy::Owner(owner));
+    let back = Operation::Returned { ranges: second.ranges(), held_by, counted: false, not_before_ms: 0 };
+    assert_eq!(queue.apply(&back, 4, &mut ()), 1);
+    assert_eq!((queue.next_ready(0), queue.floor()), (Some(2), 1));
+    assert_eq!(queue.dead_letters().collect::<Vec<_>>(), [(1..2, DeathReason::Redriven)]);
+}

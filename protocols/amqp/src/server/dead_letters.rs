@@ -207,6 +207,8 @@ fn reason(reason: DeathReason) -> &'static str {
         DeathReason::Expired => "expired",
         DeathReason::QueueLength => "maxlen",
         DeathReason::DeliveryLimit => "delivery_limit",
+        // No queue gives a message up for it.
+        DeathReason::Redriven => "redriven",
     }
 }
 

@@ -50,6 +50,7 @@ fn with_threads(io_threads: usize, frame_memory: usize) -> Rig {
                 address: None,
                 delay_queue: None,
                 dead_letter: None,
+                redrive: None,
             }];
         },
         ..Setup::default()

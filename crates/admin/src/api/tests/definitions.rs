@@ -199,6 +199,7 @@ fn with_maker(change: impl FnOnce(&mut BrokerOptions)) -> (Served, tempfile::Tem
                 NewTopic { internal: true, name: "__delayed".into(), ..new_topic(config) }
             }),
             dead_letter: None,
+            redrive: None,
         }],
         ..broker_options(data.path())
     };

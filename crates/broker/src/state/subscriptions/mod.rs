@@ -396,9 +396,15 @@ impl SubscriptionTable {
         queue.is_some_and(|queue| queue.admits(&letter.settled(&ranges), time_ms))
     }
 
-    /// Messages that waited to be published elsewhere are done with.
-    pub(super) fn settle_dead(&mut self, letter: &DeadLetters, time_ms: i64) {
-        self.apply_one(letter.queue, &letter.settled(&letter.ranges()), time_ms);
+    /// Of messages that waited to be published elsewhere so many at the front are done with, and the others are ready again.
+    pub(super) fn settle_dead(&mut self, letter: &DeadLetters, gone: u32, time_ms: i64) {
+        let [gone, back] = letter.parts(gone);
+        if !gone.ranges().is_empty() {
+            self.apply_one(letter.queue, &letter.settled(&gone), time_ms);
+        }
+        if !back.ranges().is_empty() {
+            self.apply_one(letter.queue, &letter.back(&back), time_ms);
+        }
     }
 
     /// Whether a message is there and not settled.

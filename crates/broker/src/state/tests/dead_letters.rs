@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use sabir_delivery::policy::DeathReason;
-use sabir_delivery::subscription::{MessageOwner, SubscriptionNo};
+use sabir_delivery::subscription::{MessageOwner, Operation, SubscriptionNo, Terms};
 
-use super::subscriptions::{NO, limited, queue_created};
+use super::subscriptions::{NO, body, limited, one_range, queue_created};
 use super::*;
 use crate::entry::{DeadLettered, DeadLetters, DeliveryOutcome, PublishedLetters};
 use crate::state::TouchedMessages;
@@ -26,7 +26,7 @@ fn letter(first: u64, count: u32) -> DeadLetters {
     let targets = vec![PartitionId(2), PartitionId(9)];
     let published = PublishedLetters { targets, max_ts: 5, origin: FrontendNo(1), len: 5, facts: None };
     let reason = DeathReason::QueueLength;
-    DeadLetters { queue: SubscriptionNo(1), first, count, reason, published: Some(published) }
+    DeadLetters { queue: SubscriptionNo(1), first, count, reason, published: Some(published), stay: false }
 }
 
 fn dead_letter(shard: &mut Shard, letters: Vec<DeadLetters>) -> u64 {
@@ -76,4 +76,47 @@ fn dead_letters_are_published_and_settled_once_and_together() {
     let (sequence, term, content) = shard.close();
     let failed = shard.state.apply_block(sequence, term, &content, &locate, &mut |_, _, _| {});
     assert!(failed.unwrap_err().to_string().contains("length of a batch"));
+}
+
+/// Of what goes back to the queue that gave it up the front is done with that this takes, and the others are ready again.
+#[test]
+fn what_goes_back_is_settled_as_far_as_it_is_taken() {
+    let mut shard = Shard::new();
+    shard.one(&queue_created(1)).unwrap();
+    let short = |overflow| {
+        limited(2, move |queue| {
+            (queue.max_length, queue.overflow, queue.dead_letters) = (Some(2), overflow, true);
+        })
+    };
+    shard.one(&short(Overflow::Reject)).unwrap();
+    shard.append(&append_to(1, 5)).unwrap();
+    let owner = MessageOwner::DeadLetter(DeathReason::Redriven);
+    let (ranges, terms) = (one_range(0..5), Terms { owner, timeout_ms: 0, token: 0 });
+    let acquired = Operation::Acquired { ranges: ranges.ranges(), terms };
+    shard.push_delivery(&body(false, &[(1, acquired)]));
+    shard.apply();
+    assert_eq!(waiting(&shard), [0..5; 1]);
+    let back = |first, count| {
+        let letter = letter(first, count);
+        let published = letter.published.map(|all| PublishedLetters { targets: vec![PartitionId(2)], ..all });
+        DeadLetters { reason: DeathReason::Redriven, published, ..letter }
+    };
+    let figures = |shard: &Shard| {
+        let counters = shard.state.partitions.counters;
+        (counters.redriven, counters.redrives_refused, counters.dead_letters_refused)
+    };
+    let queue = |shard: &Shard| {
+        let queue = shard.state.subscriptions.get(NO).unwrap();
+        (queue.floor(), queue.next_ready(0), queue.backlog().messages)
+    };
+    assert_eq!(dead_letter(&mut shard, vec![back(0, 3)]), 3);
+    assert_eq!((figures(&shard), queue(&shard)), ((2, 1, 0), (2, Some(2), 1)));
+    let stays = DeadLetters { published: None, stay: true, ..back(3, 1) };
+    assert_eq!(dead_letter(&mut shard, vec![back(2, 1), stays]), 1, "that one is ready");
+    assert_eq!((figures(&shard), queue(&shard)), ((2, 2, 0), (2, Some(2), 2)));
+    // It went elsewhere before.
+    let gone = DeadLetters { published: None, ..back(4, 1) };
+    assert_eq!(dead_letter(&mut shard, vec![gone]), 1);
+    assert_eq!((figures(&shard), waiting(&shard)), ((3, 2, 0), vec![]));
+    assert_eq!(shard.state.partition(PartitionId(2)).unwrap().next.0, 2);
 }

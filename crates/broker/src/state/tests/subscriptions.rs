@@ -66,7 +66,7 @@ impl Shard {
         shard
     }
 
-    fn push_delivery(&mut self, body: &[u8]) {
+    pub(super) fn push_delivery(&mut self, body: &[u8]) {
         self.builder.push(DeliveryBody::KIND, body, None, 0, Durability::Sync);
     }
 
