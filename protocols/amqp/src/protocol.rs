@@ -61,7 +61,7 @@ impl Protocol for Amqp {
             address: Some(delays::address),
             delay_queue: Some(delays::queue),
             dead_letter: Some(dead_letters::publish),
-            redrive: None,
+            redrive: Some(dead_letters::redrive),
         })
     }
 

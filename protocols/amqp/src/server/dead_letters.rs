@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use sabir_broker::{DeadLetter, DeadLetterRecord, DeadRecord, DeathReason, Deaths, DelayedAddress};
+use sabir_broker::{
+    DeadLetter, DeadLetterRecord, DeadRecord, DeathReason, Deaths, DelayedAddress, RedrivenRecord,
+};
+use sabir_model::batch::RecordView;
 
 use super::attributes::MessageAttributes;
 use super::facts;
@@ -21,6 +24,8 @@ const FIRST_QUEUE: &str = "x-first-death-queue";
 const FIRST_EXCHANGE: &str = "x-first-death-exchange";
 /// All of these.
 pub(super) const ADDED: [&str; 4] = [DEATHS, FIRST_REASON, FIRST_QUEUE, FIRST_EXCHANGE];
+/// What a record of a death says that was before an operator had the message go back.
+const REDRIVEN: &str = "redriven";
 /// Deaths that are kept, and the bytes that they may take; the earliest go.
 const MOST: usize = 256;
 const MOST_BYTES: usize = 32 * 1024;
@@ -77,6 +82,65 @@ fn bury(
         value: Some(body),
         headers: &[(NATIVE, Some(&native))],
     });
+}
+
+/// A dead letter as it goes back: as the queue had it that gave it up, so that it can be given up again and go where it went, and with its history.
+pub(crate) fn redrive(record: &RecordView<'_>, queue: &str, each: &mut dyn FnMut(&RedrivenRecord<'_>)) {
+    let Some(before) = Envelope::bytes_of(record).and_then(Envelope::take) else { return };
+    let read = BasicProperties::read_again(before.properties);
+    let headers = read.headers.unwrap_or_default();
+    let Some(FieldValue::Array(all)) = headers.get(DEATHS) else { return };
+    let Some((death, origin)) = all.iter().find_map(|death| elsewhere(death, queue)) else { return };
+    let reason = death.get("reason").and_then(known_reason).unwrap_or(DeathReason::QueueLength);
+    let mut kept = FieldTableBuf::new();
+    for (name, value) in headers.iter().filter(|(name, _)| name.as_bytes() != DEATHS.as_bytes()) {
+        kept.push(name, value);
+    }
+    let marked: Vec<u8> = all.iter().flat_map(marked).collect();
+    kept.push(ShortBytes::cut(DEATHS), FieldValue::Array(array(&marked)));
+    let properties = BasicProperties { headers: Some(kept.as_table()), ..read }.to_bytes();
+    // Of a record that a client made up they may be missing: then it is sent to the queue by its name.
+    let by_name = (ShortBytes::cut(""), ShortBytes::cut(origin));
+    let (exchange, routing_key) = sent_to(&death).unwrap_or(by_name);
+    let (envelope, body) =
+        (Envelope { exchange, routing_key, properties: &properties }, record.value.unwrap_or_default());
+    let mut native = Vec::with_capacity(envelope.len());
+    envelope.put(&mut native);
+    each(&RedrivenRecord {
+        origin,
+        reason,
+        facts: facts::of(&envelope, body),
+        key: envelope.key(),
+        value: Some(body),
+        headers: &[(NATIVE, Some(&native))],
+    });
+}
+
+/// A death in another queue than that one, and its name.
+fn elsewhere<'a>(death: FieldValue<'a>, queue: &str) -> Option<(FieldTable<'a>, &'a str)> {
+    let FieldValue::Table(death) = death else { return None };
+    let Some(FieldValue::LongStr(name)) = death.get("queue") else { return None };
+    let name = std::str::from_utf8(name).ok()?;
+    (name != queue).then_some((death, name))
+}
+
+/// The exchange and the routing key with which the message came to the queue that gave it up.
+fn sent_to<'a>(death: &FieldTable<'a>) -> Option<(ShortBytes<'a>, ShortBytes<'a>)> {
+    let Some(FieldValue::LongStr(exchange)) = death.get("exchange") else { return None };
+    let Some(FieldValue::Array(keys)) = death.get("routing-keys") else { return None };
+    let Some(FieldValue::LongStr(key)) = keys.iter().next() else { return None };
+    Some((ShortBytes::new(exchange)?, ShortBytes::new(key)?))
+}
+
+/// A death as it is listed that was before a redrive.
+fn marked(death: FieldValue<'_>) -> Vec<u8> {
+    let FieldValue::Table(death) = death else { return FieldTableBuf::array(&[death]) };
+    let mut table = FieldTableBuf::new();
+    for (name, value) in death.iter().filter(|(name, _)| name.as_bytes() != REDRIVEN.as_bytes()) {
+        table.push(name, value);
+    }
+    table.push(ShortBytes::cut(REDRIVEN), FieldValue::Bool(true));
+    FieldTableBuf::array(&[FieldValue::Table(table.as_table())])
 }
 
 /// The properties with what is said of this death. Its expiration is over, or would be over again where it goes.
@@ -147,7 +211,8 @@ fn again(earlier: FieldTable<'_>) -> FieldTableBuf {
     let count = earlier.get(COUNT).and_then(super::arguments::integer).unwrap_or(0);
     let mut table = FieldTableBuf::new();
     table.push(ShortBytes::cut(COUNT), FieldValue::I64(count.saturating_add(1)));
-    for (name, value) in earlier.iter().filter(|(name, _)| name.as_bytes() != COUNT.as_bytes()) {
+    let is_kept = |name: &[u8]| name != COUNT.as_bytes() && name != REDRIVEN.as_bytes();
+    for (name, value) in earlier.iter().filter(|(name, _)| is_kept(name.as_bytes())) {
         table.push(name, value);
     }
     table
@@ -181,7 +246,7 @@ fn first(before: &Envelope<'_>, properties: &BasicProperties<'_>, death: &DeadLe
     table
 }
 
-/// What properties say of deaths.
+/// What properties say of deaths, since the last redrive: what was before it makes no cycle.
 fn deaths(properties: &[u8]) -> Deaths {
     let mut deaths = Deaths::default();
     let headers = BasicProperties::read_again(properties).headers.unwrap_or_default();
@@ -190,6 +255,9 @@ fn deaths(properties: &[u8]) -> Deaths {
     for value in tables.into_iter().rev() {
         let FieldValue::Table(table) = value else { continue };
         let Some(FieldValue::LongStr(queue)) = table.get("queue") else { continue };
+        if table.get(REDRIVEN).is_some() {
+            continue;
+        }
         let queue: Arc<str> = String::from_utf8_lossy(queue).into();
         let reason = table.get("reason").and_then(known_reason).unwrap_or(DeathReason::QueueLength);
         deaths.add(&queue, reason, 0);
@@ -208,7 +276,7 @@ fn reason(reason: DeathReason) -> &'static str {
         DeathReason::QueueLength => "maxlen",
         DeathReason::DeliveryLimit => "delivery_limit",
         // No queue gives a message up for it.
-        DeathReason::Redriven => "redriven",
+        DeathReason::Redriven => REDRIVEN,
     }
 }
 
@@ -310,6 +378,81 @@ mod tests {
         assert_eq!((twice.cycles, thrice.cycles), (vec![], vec!["a"]), "rejected it may come to b again");
         let headers = BasicProperties::read(&thrice.properties).unwrap().headers.unwrap();
         assert_eq!(headers.get(FIRST_QUEUE), Some(text("a")));
+    }
+
+    /// Where a dead letter goes back to, and as what.
+    fn redriven(properties: &[u8], queue: &str) -> Option<(String, DeathReason, Published)> {
+        let mut batch = BatchBuilder::new(Compression::None);
+        let envelope =
+            Envelope { exchange: ShortBytes::cut("dlx"), routing_key: ShortBytes::cut("d"), properties };
+        RecordWriter::default().push(&mut batch, 7, &envelope, b"body");
+        let batch = batch.build();
+        let all = records(&batch, 1 << 20).unwrap();
+        let record = all.iter().next().unwrap().unwrap();
+        let mut found = None;
+        redrive(&record, queue, &mut |back| {
+            let native = Envelope::take(back.headers[0].1.unwrap()).unwrap();
+            assert_eq!((back.value, back.key), (Some(&b"body"[..]), native.key()));
+            let text = |bytes: ShortBytes<'_>| String::from_utf8_lossy(&bytes).into_owned();
+            let properties = bytes::Bytes::copy_from_slice(native.properties);
+            let published = Published {
+                exchange: text(native.exchange),
+                keys: vec![text(native.routing_key)],
+                properties,
+                cycles: Vec::new(),
+            };
+            found = Some((back.origin.to_owned(), back.reason, published));
+        });
+        found
+    }
+
+    #[test]
+    fn a_dead_letter_goes_back_as_the_queue_had_it_that_gave_it_up_last() {
+        use DeathReason::{Expired, Rejected};
+        let plain = BasicProperties { priority: Some(3), ..Default::default() }.to_bytes();
+        assert!(redriven(&plain, "dead").is_none(), "it is none");
+        let once = published(&plain, &death("a", Rejected, Some("d"))).properties;
+        let twice = published(&once, &death("b", Expired, None)).properties;
+        let (origin, reason, _) = redriven(&twice, "dead").unwrap();
+        assert_eq!((&*origin, reason), ("b", Expired));
+        let (origin, reason, back) = redriven(&twice, "b").unwrap();
+        assert_eq!((&*origin, reason), ("a", Rejected), "it is in b");
+        assert_eq!((&*back.exchange, &*back.keys[0]), ("ex", "k"));
+        assert!(redriven(&once, "a").is_none(), "it is where it was");
+        // It says of its history what it said, and is no cycle once more.
+        assert_eq!(listed(&back.properties), listed(&twice));
+        assert_eq!(BasicProperties::read(&back.properties).unwrap().priority, Some(3));
+        let again = published(&back.properties, &death("a", Expired, None));
+        assert_eq!(again.cycles, ["a"], "but not b");
+        let third = published(&again.properties, &death("b", Expired, None));
+        assert_eq!(third.cycles, ["a", "b"]);
+        let entry = |queue: &str, reason: &str, count| (queue.to_owned(), reason.to_owned(), count);
+        let all = [entry("b", "expired", 2), entry("a", "expired", 1), entry("a", "rejected", 1)];
+        assert_eq!(listed(&third.properties), all);
+    }
+
+    #[test]
+    fn what_clients_say_of_where_they_came_from_does_no_harm() {
+        let said = |fields: &[(&str, FieldValue<'_>)]| {
+            let mut table = FieldTableBuf::new();
+            for (name, value) in fields {
+                table.push(ShortBytes::cut(name), *value);
+            }
+            let all = FieldTableBuf::array(&[FieldValue::Void, FieldValue::Table(table.as_table())]);
+            let mut headers = FieldTableBuf::new();
+            headers.push(ShortBytes::cut(DEATHS), FieldValue::Array(array(&all)));
+            BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes()
+        };
+        let (_, reason, back) = redriven(&said(&[("queue", text("a"))]), "dead").unwrap();
+        assert_eq!((reason, &*back.exchange, &*back.keys[0]), (DeathReason::QueueLength, "", "a"));
+        let (long, keys) = ("e".repeat(300), FieldTableBuf::array(&[text("k")]));
+        let keys = ("routing-keys", FieldValue::Array(array(&keys)));
+        let (_, _, back) =
+            redriven(&said(&[("queue", text("a")), ("exchange", text(&long)), keys]), "dead").unwrap();
+        assert_eq!((&*back.exchange, &*back.keys[0]), ("", "a"));
+        for wrong in [&[("queue", FieldValue::LongStr(&[0xff]))][..], &[("queue", FieldValue::I32(1))], &[]] {
+            assert!(redriven(&said(wrong), "dead").is_none());
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sabir_amqp::wire::*;
-use sabir_broker::DeadLetterStats;
+use sabir_broker::{Caller, DeadLetterStats, DeathReason, RedriveSpec, RedriveState};
 
 use crate::node::{Client, Content, Node, PATIENCE};
 
@@ -300,4 +300,71 @@ fn dead_letters_keep_their_keys_and_go_to_internal_exchanges() {
     assert!(client.get("lost", true).is_none());
     assert_ready(&mut client, ["work", "lost", "dead", "copied"], [0; 4]);
     assert_counted(&node, [1, 0, 0, 0], DeadLetterStats { unroutable: 1, ..Default::default() });
+}
+
+/// Has dead letters of the queue `dead` go back, and waits for it. Gives how many went, and how many stay since they are of no other queue.
+fn redrive(node: &Node, spec: RedriveSpec) -> (u64, u64) {
+    let dead = node.broker().catalog().topic("dead").cloned().unwrap();
+    let redrive = node.broker().redrive(&Caller::OPERATOR, &dead, spec).unwrap();
+    let began = Instant::now();
+    while redrive.is_running() {
+        assert!(began.elapsed() < PATIENCE, "{:?}", redrive.progress());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let progress = redrive.progress();
+    assert_eq!(progress.state, RedriveState::Done);
+    (progress.moved, progress.without_origin)
+}
+
+#[test]
+fn what_is_redriven_is_consumed_as_it_was() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    declare_with_dead(&mut client, "work", &[]);
+    declare_with_dead(&mut client, "brief", &[("x-message-ttl", FieldValue::I32(1))]);
+    let bind = QueueBind {
+        queue: ShortStr::cut("work"),
+        exchange: ShortStr::cut("amq.topic"),
+        routing_key: ShortStr::cut("a.#"),
+        ..Default::default()
+    };
+    assert!(matches!(client.ask(1, &bind).method(), Method::QueueBindOk(_)));
+    client.select_confirms();
+    let (exchange, routing_key) = (ShortBytes::cut("amq.topic"), ShortBytes::cut("a.b"));
+    let properties = BasicProperties { message_id: Some(ShortBytes::cut("m")), ..Default::default() };
+    let publish = BasicPublish { exchange, routing_key, ..Default::default() };
+    client.publish_as(&publish, &properties, &["one"]);
+    client.publish("brief", &["two"]);
+    client.publish("dead", &["three"]);
+    assert_eq!(client.confirmed(3), [0; 0]);
+    reject(&mut client, "work", false);
+    assert_ready(&mut client, ["work", "brief", "dead"], [0, 0, 3]);
+    let expired = || RedriveSpec { reason: Some(DeathReason::Expired), ..RedriveSpec::default() };
+    let of_work = RedriveSpec { origin: Some("work".to_owned()), ..RedriveSpec::default() };
+    assert_eq!(redrive(&node, RedriveSpec { dry_run: true, ..RedriveSpec::default() }), (0, 1));
+    assert_eq!(redrive(&node, of_work), (1, 1));
+    for turn in 1..3 {
+        // Its time is over there again, as often as it comes there.
+        assert_eq!(redrive(&node, expired()), (1, 1));
+        let began = Instant::now();
+        while node.dead_letters().published != [1, turn + 1, 0, 0] {
+            assert!(began.elapsed() < PATIENCE, "{:?}", node.dead_letters());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let one = get(&mut client, "work");
+    let got = one.got();
+    assert_eq!(
+        (one.text(), got.exchange, got.routing_key, got.redelivered),
+        ("one", exchange, routing_key, false)
+    );
+    assert_eq!(deaths(&one), [death("work", "rejected", 1)]);
+    assert_eq!(BasicProperties::read(&one.properties).unwrap().message_id, Some(ShortBytes::cut("m")));
+    assert_eq!(get(&mut client, "dead").text(), "three");
+    let two = get(&mut client, "dead");
+    assert_eq!((two.text(), deaths(&two)), ("two", vec![death("brief", "expired", 3)]));
+    assert_ready(&mut client, ["work", "brief", "dead"], [0; 3]);
+    let redriven = DeadLetterStats { redriven: 3, ..DeadLetterStats::default() };
+    assert_counted(&node, [1, 3, 0, 0], redriven);
 }
