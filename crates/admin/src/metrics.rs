@@ -292,6 +292,10 @@ fn dead_letters(out: &mut Exposition, shard: &str, stats: &DeadLetterStats) {
     ] {
         out.counter("sabir_dropped_dead_letters", help, &[("shard", shard), ("reason", reason)], count);
     }
+    let help = "Dead letters that were to go back to the queues that gave them up.";
+    for (outcome, count) in [("moved", stats.redriven), ("refused", stats.redrives_refused)] {
+        out.counter("sabir_redriven_messages", help, &[("shard", shard), ("outcome", outcome)], count);
+    }
 }
 
 #[cfg(test)]

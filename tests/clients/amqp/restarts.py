@@ -8,15 +8,18 @@ With --record what becomes of the cases is written into restarts.tsv: the contro
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 import sys
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "lib"), str(HERE / "pika")]
 import broker as brokers
+import cases
 import control
 import pika
 
@@ -207,7 +210,73 @@ class Counted:
         channel.basic_ack(method.delivery_tag)
 
 
-TOPICS = [Persistent, Transient, Settled, Topology, Limits, Counted]
+class Redriven:
+    """Dead letters that an operator has go back: each is in one of the two queues when the broker ends meanwhile, and all go back then."""
+
+    COUNT = 2000
+
+    def before(self, stage):
+        if stage.broker.kind != "sabir":
+            return
+        self.url = f"http://{stage.broker.admin}/sabir/v1"
+        stage.declare("buried")
+        stage.declare("worked", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "buried"})
+        channel = stage.channel()
+        channel.queue_bind("worked", "amq.topic", "work.#")
+        for n in range(self.COUNT):
+            publish(channel, f"work.{n}", n, exchange="amq.topic", delivery_mode=2, message_id=f"m{n}")
+        consumed = channel.consume("worked", inactivity_timeout=30)
+        for _ in range(self.COUNT):
+            channel.basic_reject(next(consumed)[0].delivery_tag, requeue=False)
+        channel.cancel()
+        until("all are dead", lambda: ready(channel, "buried")[0] == self.COUNT)
+        publish(channel, "buried", "never dead", delivery_mode=2)
+        counted = self.redrive(dry_run=True)
+        assert counted["origins"] == [{"queue": "worked", "reason": "rejected", "messages": self.COUNT, "is_there": True}], counted
+        assert (counted["moved"], counted["without_origin"]) == (0, 1), counted
+        # a stop waits some seconds for its clients
+        begun = self.redrive(per_second=100)
+        assert begun["state"] == "running", begun
+        until("some went back", lambda: self.ask("GET", f"/redrives/{begun['id']}")["moved"] > 0)
+
+    def after(self, stage):
+        if stage.broker.kind != "sabir":
+            raise cases.Skip("it has no redrive")
+        channel = stage.channel()
+        waiting = lambda: ready(channel, "worked")[0] + ready(channel, "buried")[0]
+        until("none is on its way", lambda: waiting() == self.COUNT + 1)
+        there = ready(channel, "worked")[0]
+        assert 0 < there < self.COUNT, "it ended in the middle"
+        done = self.redrive()
+        until("it is done", lambda: self.ask("GET", f"/redrives/{done['id']}")["state"] == "done")
+        done = self.ask("GET", f"/redrives/{done['id']}")
+        assert (done["moved"], done["without_origin"]) == (self.COUNT - there, 1), (there, done)
+        assert ready(channel, "worked")[0] == self.COUNT
+        for n in range(self.COUNT):
+            method, properties, body = get(channel, "worked", auto_ack=True)
+            assert (int(body), method.exchange, method.routing_key, properties.message_id) == (n, "amq.topic", f"work.{n}", f"m{n}"), (n, method)
+            assert (properties.headers["x-death"][0]["queue"], properties.headers["x-death"][0]["count"]) == ("worked", 1)
+        assert bodies(channel, "buried") == ["never dead"]
+        # it may be given up once more
+        publish(channel, "worked", "again", delivery_mode=2)
+        for count in (1, 2):
+            channel.basic_reject(get(channel, "worked")[0].delivery_tag, requeue=False)
+            until("it is dead", lambda: ready(channel, "buried")[0] == 1)
+            assert self.redrive(origin="worked")["moved"] == 1
+        _method, properties, body = get(channel, "worked", auto_ack=True)
+        assert (body, properties.headers["x-death"][0]["count"]) == (b"again", 2)
+
+    def redrive(self, **wanted):
+        return self.ask("POST", "/topics/buried/redrive", wanted)
+
+    def ask(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(self.url + path, data, {"content-type": "application/json"}, method=method)
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return json.load(answer)
+
+
+TOPICS = [Persistent, Transient, Settled, Topology, Limits, Counted, Redriven]
 
 
 def main():

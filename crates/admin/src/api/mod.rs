@@ -8,6 +8,7 @@ mod node;
 mod offsets;
 mod problem;
 mod records;
+mod redrives;
 mod request;
 mod reset;
 mod topics;
@@ -37,7 +38,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/topics", get(topics::list).post(topics::create)),
         ("/topics/{name}", get(topics::one).patch(topics::change).delete(topics::remove)),
         ("/topics/{name}/delete-records", post(records::delete)),
+        ("/topics/{name}/redrive", post(redrives::begin)),
         ("/topics/{name}/subscriptions/{subscription}", delete(topics::unsubscribe)),
+        ("/redrives", get(redrives::list)),
+        ("/redrives/{id}", get(redrives::one).delete(redrives::cancel)),
         ("/groups", get(groups::list)),
         ("/groups/{id}", get(groups::one).delete(groups::remove)),
         ("/groups/{id}/offsets", patch(offsets::change)),
@@ -76,7 +80,9 @@ fn unchangeable(path: &str) -> &'static str {
         Some("node" | "shards") => {
             "what is shown here is set in the broker's configuration, or follows from what it does"
         }
-        Some("health" | "connections") => "what is shown here is how things are, and cannot be set",
+        Some("health" | "connections" | "redrives") => {
+            "what is shown here is how things are, and cannot be set"
+        }
         Some("topics") => "topics are changed one by one: PATCH /sabir/v1/topics/{name}",
         Some("definitions") => {
             "what is absent is created by POST, and topics are changed by PATCH /sabir/v1/topics/{name}"

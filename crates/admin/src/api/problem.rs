@@ -101,6 +101,16 @@ fn of_group(error: GroupError) -> (StatusCode, &'static str) {
     }
 }
 
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        let (status, kind) = match error {
+            QueueError::NotAQueue => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            error => of_subscription(error.into()),
+        };
+        Self::new(status, kind, error.to_string())
+    }
+}
+
 impl From<SubscribeRefused> for Problem {
     fn from(error: SubscribeRefused) -> Self {
         let (status, kind) = of_subscription(error);

@@ -3,6 +3,7 @@
 mod definitions;
 mod groups;
 mod namespaces;
+mod redrives;
 
 use std::collections::BTreeSet;
 
