@@ -147,7 +147,7 @@ def fields_are_as_documented():
         found = {f for f in found if f not in DOCUMENTED.get(command, ()) and not any(d.startswith(f"{f}[]") for d in DOCUMENTED.get(command, ()))}
         assert not found, f"docs/cli.md does not list {sorted(found)} of {command}"
     missing = {c: sorted(wanted - SEEN.get(c, set())) for c, wanted in DOCUMENTED.items()}
-    missing = {c: m for c, m in missing.items() if m and (OURS or c.split()[0] not in ("connection", "definitions"))}
+    missing = {c: m for c, m in missing.items() if m and (OURS or c.split()[0] not in ("connection", "definitions", "dlq"))}
     assert not missing, f"listed in docs/cli.md and never seen: {missing}"
 
 
@@ -601,6 +601,46 @@ def namespaces():
     equal(len(answer("topic", "describe", one)[0]["partitions"]), 1)
 
 
+def redrives():
+    dead, work = name("dead"), name("work")
+    gives_up = {"message_ttl_ms": 1, "dead_letter": {"exchange": "", "routing_key": dead}}
+    queues = [{"name": dead, "queue": {}}, {"name": work, "queue": gives_up}]
+    ok("definitions", "import", "-", stdin=json.dumps({"version": 1, "topics": [], "queues": queues}))
+    publish(work, "a", "b", "c")
+    publish(dead, "no dead letter")
+    until = time.monotonic() + 60
+
+    def three_are_dead():
+        while (counted := answer("dlq", "redrive", dead, "--dry-run"))["wanted"] < 3:
+            assert time.monotonic() < until, counted
+            time.sleep(0.1)
+        return counted
+
+    counted = three_are_dead()
+    origin = {"queue": work, "reason": "expired", "messages": 3, "is_there": True}
+    equal((counted["state"], counted["moved"], counted["without_origin"], counted["origins"]), ("done", 0, 1, [origin]))
+    assert "would go back" in ok("dlq", "redrive", dead, "--dry-run")
+    for wanted, moved in ((["--reason", "rejected"], 0), (["--from", name("other")], 0), (["--from", work, "--limit", "2", "--rate", "50"], 2)):
+        equal(answer("dlq", "redrive", dead, *wanted)["moved"], moved)
+    # they expire there once more
+    three_are_dead()
+    begun = answer("dlq", "redrive", dead, "--namespace", "/", "--rate", "1", "--no-wait")
+    equal(begun["state"], "running")
+    fails(REFUSED, "dlq", "redrive", dead, says=["is running", "cancel"])
+    equal(answer("dlq", "cancel", begun["id"]), [{"id": begun["id"], "outcome": "cancelled"}])
+    while (shown := answer("dlq", "redrives")[-1])["state"] == "running":
+        assert time.monotonic() < until, shown
+        time.sleep(0.1)
+    equal((shown["id"], shown["queue"], shown["state"]), (begun["id"], dead, "cancelled"))
+    assert begun["id"] in ok("dlq", "ls", "-o", "name").split() and "cancelled" in ok("dlq", "ls")
+    fails(NOT_FOUND, "dlq", "redrive", name("nothing"))
+    fails(NOT_FOUND, "dlq", "cancel", "999999")
+    fails(REFUSED, "dlq", "redrive", topic("no-queue"), says=["no queue"])
+    fails(USAGE, "dlq", "redrive", dead, "--rate", "0")
+    code, asked = on_a_terminal(["dlq", "redrive", dead, "--limit", "1"], "n")
+    assert code == FAILED and "[y/N]" in asked and "nothing was changed" in asked, asked
+
+
 def connections():
     one, client = topic("connected"), name("client")
     command = [KCAT, "-b", BOOTSTRAP, "-C", "-t", one, "-q", "-X", f"client.id={client}"]
@@ -923,6 +963,7 @@ def main():
         suite.case("definitions", definitions)
         suite.case("definitions-of-queues", definitions_of_queues)
         suite.case("namespaces", namespaces)
+        suite.case("redrives", redrives)
         suite.case("connections", connections)
     suite.case("cluster", cluster)
     suite.case("benchmarks", benchmarks)

@@ -5,6 +5,7 @@ mod administered;
 mod alone;
 pub mod connections;
 mod groups;
+pub mod redrives;
 mod topics;
 
 use std::io::Write;

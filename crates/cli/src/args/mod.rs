@@ -4,6 +4,7 @@ pub mod bench;
 pub mod connection;
 pub mod declared;
 pub mod definitions;
+pub mod dlq;
 pub mod group;
 pub mod message;
 pub mod template;
@@ -21,6 +22,7 @@ use crate::output::{ConfigFormat, Format, PageFormat};
 use bench::BenchArgs;
 use connection::ConnectionCommand;
 use definitions::DefinitionsCommand;
+use dlq::DlqCommand;
 use group::GroupCommand;
 use message::MessageCommand;
 use topic::TopicCommand;
@@ -62,6 +64,8 @@ pub enum Command {
     Message(Noun<MessageCommand>),
     /// See how far consumer groups are, and move them
     Group(GroupNoun),
+    /// Move dead letters back to the queues that gave them up
+    Dlq(AdminNoun<DlqCommand>),
     /// See who is connected, and close connections
     Connection(AdminNoun<ConnectionCommand>),
     /// Move topics with their settings from one broker to another

@@ -7,6 +7,7 @@ pub mod config;
 pub mod connection;
 pub mod definitions;
 pub mod dev;
+pub mod dlq;
 pub mod doctor;
 pub mod group;
 pub mod message;
