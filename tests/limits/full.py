@@ -188,12 +188,21 @@ class Lines:
         self.say(line)
         return self.answer()
 
+    def expect(self, line):
+        answer = self.ask(line)
+        assert answer.startswith("OK"), f"{line}: {answer}"
+        return answer
+
 
 def waits_end(kind, disk):
     """A client that waits for something is told in time that nothing came, and what comes later is not for one that has gone."""
     with Small(kind, disk) as small:
         small.make_topics("gone", "kept")
         waits, goes = Lines(small.probe, "waits"), Lines(small.probe, "goes")
+        works = Lines(small.probe, "works")
+        works.expect("QUEUE work")
+        for number in range(3):
+            works.expect(f"PUBLISH work 0 {number}")
         waits.say("TAKE q 30000")
         goes.say("TAKE q 600000")
         began = time.monotonic()
@@ -207,6 +216,10 @@ def waits_end(kind, disk):
         assert 28 < time.monotonic() - began < 45, "it is told in time"
         refused = waits.ask("PUT q lost")
         assert refused.startswith("ERR"), f"the disk is full: {refused}"
+        assert works.ask("PUBLISH work 0 more").startswith("ERR"), "it is full for records, too"
+        for end in ("DONE", "RETURN", "DONE"):
+            lease = works.expect("LEASE work 60000").split()[1]
+            works.expect(f"{end} work {lease}")
         small.delete_topic("gone")
         small.expect_writes("kept")
         later = Lines(small.probe, "later")

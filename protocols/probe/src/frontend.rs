@@ -72,7 +72,9 @@ impl ProbeFrontend {
         shard: ShardId,
         words: &str,
     ) -> Result<(EntryRef, Reply<Result<Bytes, ShardFailure>>), EntryRefused> {
-        self.broker.write(caller, shard, self.number()?, &ProjectionEntry::new(command(words)))
+        let makes_space = !words.split(' ').next().is_some_and(|word| STORES.contains(&word));
+        let entry = ProjectionEntry { makes_space, ..ProjectionEntry::new(command(words)) };
+        self.broker.write(caller, shard, self.number()?, &entry)
     }
 
     /// How a client is given up that waits in a shard by an entry.
@@ -86,6 +88,9 @@ impl ProbeFrontend {
         self.listening[listener].told(local).to_string()
     }
 }
+
+/// Commands of the projection that store something. All others take, settle or remove what is stored: they go on while the disk is full.
+const STORES: &[&str] = &["set", "add", "put", "group-make"];
 
 impl Frontend for ProbeFrontend {
     fn name(&self) -> &'static str {

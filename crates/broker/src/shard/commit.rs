@@ -66,7 +66,7 @@ impl Shard {
             }
         }
         let full = open.has_full();
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         drop(open);
         if full {
             self.submit();

@@ -120,7 +120,7 @@ impl Shard {
             slot += 1;
         }
         let full = open.has_full();
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         drop(open);
         if full {
             self.submit();
@@ -142,7 +142,7 @@ impl Shard {
             open.publish(group, origin, batch, times, Waiter::Publish(Box::new(waiter)));
         }
         let full = open.has_full();
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         drop(open);
         if full {
             self.submit();
@@ -183,7 +183,7 @@ impl Shard {
         }
         let durability = Durability::Sync;
         open.push_change(&Entry { kind, body, payload, group: 0, durability, priority }, waiter);
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Shard {
             let entry = Entry { kind, body: &body, payload: None, group: 0, durability, priority };
             open.push_change(&entry, Some(waiter));
         }
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         Ok(())
     }
 
@@ -230,13 +230,16 @@ impl Shard {
         if let Some(error) = refused.or(open.refused) {
             return Err(error.into());
         }
-        if open.is_crowded(entry.bytes(), 1, self.settings.open_bytes_max) {
+        // A front end that writes only where there is room is never refused: as much again is for what others write between the look and this.
+        if open.waiting() > self.settings.open_bytes_max
+            && open.is_crowded(entry.bytes(), 1, 2 * self.settings.open_bytes_max)
+        {
             return Err(EntryRefused::Crowded);
         }
         let durability = entry.durability.unwrap_or(self.settings.durability);
         open.write(projection, seed, entry, (self.clock.now_ms(), durability), waiter);
         let full = open.has_full();
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         drop(open);
         if full {
             self.submit();
@@ -306,7 +309,7 @@ impl Shard {
         };
         let mut open = self.appends.open.lock();
         open.push(&entry, Some(answer.waiter()));
-        self.appends.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.waiting(), SeqCst);
         drop(open);
         self.submit();
         answer

@@ -145,6 +145,11 @@ impl OpenBlocks {
         }
     }
 
+    /// What is to be waited for: bytes of entries, or of changes with what is kept of their waiters, whichever is more.
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes().max(self.changes)
+    }
+
     /// Whether changes with bodies of so many bytes would be more than `most` bytes of them.
     pub(super) fn is_crowded(&self, bodies: usize, count: usize, most: usize) -> bool {
         self.changes > 0 && self.changes + bodies + count * WAITER > most

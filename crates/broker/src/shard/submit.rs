@@ -136,7 +136,7 @@ impl Shard {
             return None;
         }
         let filled = open.take();
-        let waiting = open.bytes();
+        let waiting = open.waiting();
         // Under the lock, or an older figure may overwrite that of an append, or the last one of a shard that stops.
         self.appends.waiting.store(waiting, SeqCst);
         drop(open);

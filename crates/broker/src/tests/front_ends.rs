@@ -518,6 +518,31 @@ async fn entries_do_not_pile_up_behind_a_disk_that_hangs_nor_do_their_batches() 
     broker.shutdown();
 }
 
+#[tokio::test]
+async fn what_is_written_where_there_is_room_is_never_refused() {
+    const MOST: usize = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let options = BrokerOptions { open_bytes_max: MOST, projections: vec![REGISTERS], ..options(dir.path()) };
+    let (broker, disks) = Disks::open(options, Arc::new(SystemClock)).unwrap();
+    let number = number(&broker);
+    for bytes in [1, 60_000, 700_000] {
+        let entry = ProjectionEntry::new(set("k", &vec![1; bytes]));
+        disks.hang(ShardId(1));
+        let mut written = Vec::new();
+        while broker.has_room(ShardId(1)) {
+            written.push(broker.write(&OWN, ShardId(1), number, &entry).unwrap());
+        }
+        // Another one looked before the last of them was written.
+        written.push(broker.write(&OWN, ShardId(1), number, &entry).unwrap());
+        assert!(broker.inner.shards[1].waiting_bytes() <= 2 * (MOST + bytes), "it is bounded");
+        disks.resume();
+        for (_, answer) in written {
+            assert!(soon(answer).await.is_ok());
+        }
+    }
+    broker.shutdown();
+}
+
 /// One that was never used is in no other's way.
 #[tokio::test]
 async fn a_front_end_that_wrote_nothing_may_go() {

@@ -519,10 +519,13 @@ impl Subscription {
     fn take(&mut self, count: u32, holding: Holding, out: &mut impl Touched) -> u64 {
         let mut left = u64::from(count);
         while left > 0 {
-            let Some(from) = self.next_ready(self.ready_from) else { break };
-            let (_, end) = self.states.run(from);
-            let to = end.min(self.states.end).min(from + left);
-            self.ready_from = to;
+            let first_of = |level| self.next_ready_of(level, self.ready_from);
+            let Some(from) = self.levels().find_map(first_of) else { break };
+            let ((_, ready), (_, level)) = (self.states.run(from), self.level_run(from));
+            let to = ready.min(level).min(self.states.end).min(from + left);
+            if self.next_ready(self.ready_from) == Some(from) {
+                self.ready_from = to;
+            }
             self.hold(from, to, holding, out);
             left -= to - from;
         }

@@ -230,6 +230,30 @@ fn a_sealed_subscription_takes_in_nothing() {
 }
 
 #[test]
+fn what_is_taken_is_of_the_highest_level_first() {
+    let mut subscription = with_in_flight(0, 0);
+    for (messages, level) in [(0..2, 0), (2..4, 3), (4..5, 0), (5..6, 9)] {
+        let count = (messages.end - messages.start) as u32;
+        subscription.note_level(messages, level);
+        subscription.apply(&Operation::Published { count, transaction: None }, 1_000, &mut ());
+    }
+    let mut taken = Vec::new();
+    for count in [2, 3, 9] {
+        let before: Vec<_> = (0..6).map(|offset| subscription.state(offset)).collect();
+        let terms = Terms { owner: MessageOwner::Lease, timeout_ms: 0, token: 1 };
+        subscription.apply(&Operation::Taken { count, terms }, 1_000, &mut ());
+        let new = |offset: &u64| subscription.state(*offset) != before[*offset as usize];
+        taken.push((0..6).filter(new).collect::<Vec<_>>());
+    }
+    assert_eq!(taken, [vec![2, 5], vec![0, 1, 3], vec![4]]);
+    let back = ranges(1, 2);
+    let returned =
+        Operation::Returned { ranges: back.ranges(), held_by: HeldBy::Any, counted: false, not_before_ms: 0 };
+    subscription.apply(&returned, 1_000, &mut ());
+    assert_eq!(subscription.next_ready(0), Some(1));
+}
+
+#[test]
 fn a_timer_of_before_a_reset_wakes_nobody() {
     let mut subscription = with_in_flight(10, 2);
     let all = ranges(0, 2);
