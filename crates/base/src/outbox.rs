@@ -91,6 +91,12 @@ impl<P> Outbox<P> {
         self.waits.lock().task = Some((current_slot(), waker.clone()));
     }
 
+    /// Whether something was left that is not taken yet.
+    #[inline]
+    pub fn has_some(&self) -> bool {
+        self.filled.load(SeqCst)
+    }
+
     /// Takes all that was left, in order, behind what is in `taken`.
     #[inline]
     pub fn take(&self, taken: &mut VecDeque<P>) {

@@ -1,6 +1,9 @@
 //! The connections of an I/O thread whose turn was over before they were done. They go on one after another, behind the tasks that have been woken
 //! meanwhile. A request takes several wake-ups (its bytes, the disk's completion, its answer); if each waited for a turn of every
 //! connection that has more to do, a few hundred of those would hold up all others for seconds.
+//!
+//! Those that have something to send of what others published wait in a line of their own: one publisher wakes as many of them as there are
+//! consumers, all at once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,42 +15,117 @@ use std::time::{Duration, Instant};
 /// The longest that connections which wait go on before the sockets are looked at again.
 const MOST: Duration = Duration::from_millis(20);
 
+/// How much of each [`MOST`] turns for deliveries take at once, before they go behind all that is ready.
+const AT_ONCE: Duration = Duration::from_millis(4);
+
 thread_local! {
     static QUEUE: RefCell<Option<Queue>> = const { RefCell::new(None) };
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waker>,
-    /// How many have left it: the place of the first that waits.
-    first: u64,
-    /// The task that is woken when a connection waits.
-    runner: Option<Waker>,
+/// What a connection waits for its turn with. The lines have a turn each, one after the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// What its client asked for.
+    #[default]
+    Requests,
+    /// What others have for its client.
+    Deliveries,
 }
 
-impl Queue {
-    fn push(&mut self, waker: &Waker) -> u64 {
-        self.waiting.push_back(waker.clone());
-        if let Some(runner) = self.runner.take() {
-            runner.wake();
-        }
-        self.first + self.waiting.len() as u64 - 1
-    }
+#[derive(Default)]
+struct Waiting {
+    wakers: VecDeque<Waker>,
+    /// How many have left it: the place of the first that waits.
+    first: u64,
+}
 
+impl Waiting {
     fn pop(&mut self) -> Option<Waker> {
-        let first = self.waiting.pop_front()?;
+        let first = self.wakers.pop_front()?;
         self.first += 1;
         Some(first)
     }
 }
 
-/// Waits for a next turn, behind all that is ready now and those that wait already. On a thread that has no queue it is there when the
-/// thread has looked at its sockets. It waits once.
+#[derive(Default)]
+struct Queue {
+    requests: Waiting,
+    deliveries: Waiting,
+    /// The line that had the last turn.
+    last: Line,
+    delivered: Delivered,
+    /// The task that is woken when a connection waits.
+    runner: Option<Waker>,
+}
+
+impl Queue {
+    fn line(&mut self, line: Line) -> &mut Waiting {
+        match line {
+            Line::Requests => &mut self.requests,
+            Line::Deliveries => &mut self.deliveries,
+        }
+    }
+
+    fn push(&mut self, line: Line, waker: &Waker) -> u64 {
+        if let Some(runner) = self.runner.take() {
+            runner.wake();
+        }
+        let waiting = self.line(line);
+        waiting.wakers.push_back(waker.clone());
+        waiting.first + waiting.wakers.len() as u64 - 1
+    }
+
+    fn pop(&mut self) -> Option<Waker> {
+        let order = match self.last {
+            Line::Requests => [Line::Deliveries, Line::Requests],
+            Line::Deliveries => [Line::Requests, Line::Deliveries],
+        };
+        order.into_iter().find_map(|line| {
+            let waker = self.line(line).pop()?;
+            self.last = line;
+            Some(waker)
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.requests.wakers.is_empty() && self.deliveries.wakers.is_empty()
+    }
+}
+
+/// What turns for deliveries have taken within [`MOST`].
 #[derive(Debug, Default)]
+struct Delivered {
+    since: Option<Instant>,
+    took: Duration,
+}
+
+impl Delivered {
+    fn may_go_at_once(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= MOST) {
+            *self = Self { since: Some(now), took: Duration::ZERO };
+        }
+        self.took < AT_ONCE
+    }
+}
+
+/// Whether a turn for deliveries goes at once on this thread: not where such turns have taken much of it of late.
+pub(crate) fn may_deliver_at_once() -> bool {
+    QUEUE.with_borrow_mut(|queue| {
+        queue.as_mut().is_none_or(|queue| queue.delivered.may_go_at_once(Instant::now()))
+    })
+}
+
+/// Notes what a turn for deliveries took.
+pub(crate) fn has_delivered(took: Duration) {
+    QUEUE.with_borrow_mut(|queue| queue.iter_mut().for_each(|queue| queue.delivered.took += took));
+}
+
+/// Waits for a next turn, behind all that is ready now and those that wait in the same line already. On a thread that has no queue it is there
+/// when the thread has looked at its sockets. It waits once.
+#[derive(Debug)]
 pub(crate) enum NextTurn {
-    #[default]
-    NotAsked,
-    At(u64),
+    NotAsked(Line),
+    At(Line, u64),
     Yielded,
 }
 
@@ -56,10 +134,11 @@ impl Future for NextTurn {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match *self {
-            Self::NotAsked => {
-                let place = QUEUE.with_borrow_mut(|queue| queue.as_mut().map(|queue| queue.push(cx.waker())));
+            Self::NotAsked(line) => {
+                let place =
+                    QUEUE.with_borrow_mut(|queue| queue.as_mut().map(|queue| queue.push(line, cx.waker())));
                 *self = match place {
-                    Some(place) => Self::At(place),
+                    Some(place) => Self::At(line, place),
                     None => {
                         let pending = std::pin::pin!(tokio::task::yield_now()).poll(cx);
                         debug_assert!(pending.is_pending(), "it yields once");
@@ -69,10 +148,12 @@ impl Future for NextTurn {
                 Poll::Pending
             }
             // Woken by something else: its turn comes all the same.
-            Self::At(place) if QUEUE.with_borrow(|q| q.as_ref().is_some_and(|q| q.first <= place)) => {
+            Self::At(line, place)
+                if QUEUE.with_borrow_mut(|q| q.as_mut().is_some_and(|q| q.line(line).first <= place)) =>
+            {
                 Poll::Pending
             }
-            Self::At(_) | Self::Yielded => Poll::Ready(()),
+            Self::At(..) | Self::Yielded => Poll::Ready(()),
         }
     }
 }
@@ -103,7 +184,7 @@ pub(crate) async fn run() {
 fn somebody_waits(cx: &mut Context<'_>) -> Poll<()> {
     QUEUE.with_borrow_mut(|queue| {
         let queue = queue.get_or_insert_default();
-        if queue.waiting.is_empty() {
+        if queue.is_empty() {
             queue.runner = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -152,7 +233,7 @@ mod tests {
             loop {
                 work(each);
                 seen.borrow_mut().push(name);
-                NextTurn::default().await;
+                NextTurn::NotAsked(Line::Requests).await;
             }
         });
     }
@@ -189,7 +270,7 @@ mod tests {
                 spawn_local(async move {
                     for _ in 0..50 {
                         seen.borrow_mut().push(name);
-                        let mut turn = NextTurn::default();
+                        let mut turn = NextTurn::NotAsked(Line::Requests);
                         let woken = poll_fn(|cx| {
                             let polled = Pin::new(&mut turn).poll(cx);
                             if name == "a" && polled.is_pending() {
@@ -232,6 +313,42 @@ mod tests {
             // Ten rounds of others: if each let one of them go on there would be fifteen.
             assert!((20..600).contains(&greedy), "{greedy} turns of a millisecond where others had 400");
         });
+    }
+
+    #[test]
+    fn the_lines_have_a_turn_each_however_many_wait_in_one() {
+        on_a_thread(async {
+            spawn_local(run());
+            let seen = Seen::default();
+            let waits = |line, name: &'static str| {
+                let seen = seen.clone();
+                spawn_local(async move {
+                    NextTurn::NotAsked(line).await;
+                    seen.borrow_mut().push(name);
+                });
+            };
+            (0..100).for_each(|_| waits(Line::Deliveries, "delivery"));
+            (0..3).for_each(|_| waits(Line::Requests, "request"));
+            while seen.borrow().len() < 103 {
+                tokio::task::yield_now().await;
+            }
+            let (seen, alternating) = (seen.borrow(), ["delivery", "request"].repeat(3));
+            assert_eq!(seen[..6], alternating);
+            assert!(seen[6..].iter().all(|name| *name == "delivery"));
+        });
+    }
+
+    #[test]
+    fn turns_for_deliveries_go_at_once_until_they_have_taken_much_of_the_time() {
+        let (mut delivered, began) = (Delivered::default(), Instant::now());
+        let mut turns = 0;
+        while delivered.may_go_at_once(began + turns * Duration::from_millis(1)) {
+            delivered.took += Duration::from_millis(1);
+            turns += 1;
+        }
+        assert_eq!(turns, 4);
+        assert!(!delivered.may_go_at_once(began + MOST - Duration::from_millis(1)));
+        assert!(delivered.may_go_at_once(began + MOST));
     }
 
     #[test]

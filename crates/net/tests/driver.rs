@@ -212,6 +212,81 @@ fn what_others_ask_does_not_wait_for_all_who_have_more_to_do() {
     assert!(turned[10] < greedy.len() / 2, "{turned:?} turns of {} others", greedy.len());
 }
 
+/// Echoes what comes, and takes a millisecond for what is pushed.
+struct Told {
+    seats: Sender<Seat<()>>,
+    pushed: Arc<AtomicUsize>,
+}
+
+impl Session for Told {
+    type Push = ();
+
+    fn opened(&mut self, seat: Seat<()>) {
+        self.seats.send(seat).unwrap();
+    }
+
+    fn pushed(&mut self, (): (), _: &mut Io) -> Result<(), Ending> {
+        std::thread::sleep(Duration::from_millis(1));
+        self.pushed.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn advance(&mut self, io: &mut Io, _: &mut Context<'_>) -> Result<bool, Ending> {
+        let bytes = io.input.bytes.split().freeze();
+        let moved = !bytes.is_empty();
+        io.output.push(bytes);
+        Ok(moved)
+    }
+
+    fn appetite(&self, _: &Io) -> Appetite {
+        Appetite::All
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Waiting
+    }
+
+    fn patience(&self, _: &Limits) -> Patience {
+        Patience { hello: None, idle: None, silence: None }
+    }
+
+    fn client(&self) -> &str {
+        "told"
+    }
+}
+
+#[test]
+fn what_others_ask_does_not_wait_for_all_who_are_pushed_something() {
+    const ALL: usize = 300;
+    let (pushed, (seats, taken)) = (Arc::new(AtomicUsize::new(0)), channel());
+    let counted = pushed.clone();
+    let session = move || Told { seats: seats.clone(), pushed: counted.clone() };
+    let (_net, address) = serve(NetOptions::default(), session);
+    let mut other = connect(address);
+    let mut echo = || {
+        other.write_all(b"a").unwrap();
+        other.read_exact(&mut [0]).unwrap();
+    };
+    echo();
+    taken.recv().unwrap();
+    let told: Vec<TcpStream> = (0..ALL).map(|_| connect(address)).collect();
+    let seats: Vec<_> = told.iter().map(|_| taken.recv_timeout(PATIENCE).unwrap()).collect();
+    let mut before_it: Vec<_> = (1..=5)
+        .map(|round| {
+            let mut wakes = WakeBatch::default();
+            seats.iter().for_each(|seat| seat.push((), &mut wakes).unwrap());
+            wakes.deliver();
+            let before = pushed.load(SeqCst);
+            echo();
+            let turns = pushed.load(SeqCst) - before;
+            until("all are told", || pushed.load(SeqCst) == round * ALL);
+            turns
+        })
+        .collect();
+    before_it.sort_unstable();
+    assert!(before_it[2] < ALL / 2, "{before_it:?} turns of {ALL} others");
+}
+
 /// Echoes what comes, once it is not kept from it until its turn is over.
 struct KeptOnce(bool);
 

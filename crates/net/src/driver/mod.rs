@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
@@ -31,12 +31,14 @@ pub use self::output::Output;
 pub use self::session::{Appetite, Closing, Session, Standing};
 use crate::connection::{Connection, Limits};
 use crate::memory::Waiting;
-use crate::run_queue::NextTurn;
+use crate::run_queue::{self, Line, NextTurn};
 
 /// Bytes read in one turn, so that one busy connection does not hold up its thread.
 const TURN: usize = 1024 * 1024;
 /// How long a turn lasts at most, but for what it ends with: a pipeline of dear requests must not hold up the thread either.
 const TURN_TIME: Duration = Duration::from_millis(1);
+/// Turns of more than this on the average are long: such a connection does not go before others.
+const LONG_TURN: Duration = Duration::from_micros(400);
 /// How often it is looked whether a client is still there whose bytes are not read.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -143,6 +145,10 @@ struct Driver<S: Session> {
     memory: Option<Waiting>,
     /// It has had its turn, and has no other one before.
     next_turn: Option<NextTurn>,
+    /// What its last turns were for.
+    line: Line,
+    /// What its turns took of late, on the average; one that was long because the system had the thread wait does not make it long.
+    turns_take: Duration,
     timer: Pin<Box<Sleep>>,
     /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
     looked: Instant,
@@ -186,6 +192,8 @@ impl<S: Session> Driver<S> {
             closing: Box::pin(connection.closing.clone().cancelled_owned()),
             memory: None,
             next_turn: None,
+            line: Line::default(),
+            turns_take: Duration::ZERO,
             timer: Box::pin(tokio::time::sleep_until(now + connection.limits.idle_timeout)),
             connection,
             looked: now,
@@ -207,9 +215,8 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        if let Some(turn) = &mut self.next_turn {
-            ready!(Pin::new(turn).poll(cx));
-            self.next_turn = None;
+        if self.waits_for_its_turn(cx) {
+            return Poll::Pending;
         }
         loop {
             match self.turn(cx).unwrap_or_else(Poll::Ready) {
@@ -220,6 +227,53 @@ impl<S: Session> Driver<S> {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether it is not its turn yet. What a client asks goes before what others have for theirs, and both before those whose turns are long.
+    fn waits_for_its_turn(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(turn) = &mut self.next_turn {
+            let waits = Pin::new(turn).poll(cx).is_pending();
+            if waits && !(self.line == Line::Deliveries && self.goes_first(cx)) {
+                return true;
+            }
+            self.next_turn = None;
+            return false;
+        }
+        // It may be woken by what it reads for that, or by the client's having taken some.
+        let is_at_it = self.line == Line::Deliveries;
+        let delivers = is_at_it || self.outbox.0.has_some() || !self.pushes.is_empty();
+        let is_put_off = self.has_long_turns() || (delivers && !run_queue::may_deliver_at_once());
+        if !is_put_off || self.goes_first(cx) {
+            return false;
+        }
+        if delivers {
+            self.line = Line::Deliveries;
+        }
+        self.go_on_later(cx);
+        true
+    }
+
+    fn has_long_turns(&self) -> bool {
+        self.turns_take > LONG_TURN
+    }
+
+    /// Whether its client has asked for something, and is not one that takes much of the thread's time.
+    fn goes_first(&self, cx: &mut Context<'_>) -> bool {
+        !self.has_long_turns() && self.connection.stream.poll_readable(cx).is_ready()
+    }
+
+    /// Notes what a turn was for, and what it took until `now`.
+    fn note_turn(&mut self, now: Instant, delivered: bool, received: bool) {
+        let took = now - self.io.turn_began;
+        self.turns_take = (self.turns_take * 3 + took.min(TURN_TIME)) / 4;
+        if delivered {
+            self.line = Line::Deliveries;
+        } else if received {
+            self.line = Line::Requests;
+        }
+        if self.line == Line::Deliveries {
+            run_queue::has_delivered(took);
         }
     }
 
@@ -254,10 +308,15 @@ impl<S: Session> Driver<S> {
             return Err(why.into());
         }
         self.io.turn_began = Instant::now();
-        let mut left = TURN;
+        let (mut left, mut delivered) = (TURN, false);
         let talks = self.talks();
         loop {
-            let mut moved = talks && (self.deliver()? | self.session.advance(&mut self.io, cx)?);
+            let mut moved = false;
+            if talks {
+                moved = self.deliver()?;
+                delivered |= moved;
+                moved |= self.session.advance(&mut self.io, cx)?;
+            }
             let over = moved && self.io.is_turn_over(Instant::now());
             // What is there already has its turn first, or the input would grow by what is not begun.
             if talks && !over {
@@ -265,11 +324,14 @@ impl<S: Session> Driver<S> {
             }
             moved |= self.write(cx)?;
             // A session that finds its turn over leaves what has come, and nothing else would wake this task for it.
-            let over = over || self.io.is_turn_over(Instant::now());
+            let now = Instant::now();
+            let over = over || self.io.is_turn_over(now);
             if !moved && !over {
+                self.note_turn(now, delivered, left < TURN);
                 break;
             }
             if left == 0 || over {
+                self.note_turn(now, delivered, left < TURN);
                 self.go_on_later(cx);
                 return Ok(Poll::Pending);
             }
@@ -282,7 +344,7 @@ impl<S: Session> Driver<S> {
 
     /// Has another turn behind those that are ready now, and no other one before.
     fn go_on_later(&mut self, cx: &mut Context<'_>) {
-        let mut turn = NextTurn::default();
+        let mut turn = NextTurn::NotAsked(self.line);
         let pending = Pin::new(&mut turn).poll(cx);
         debug_assert!(pending.is_pending(), "it waits once");
         self.next_turn = Some(turn);
