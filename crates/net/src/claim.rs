@@ -11,6 +11,8 @@ use crate::net::ServedAt;
 pub enum Claim {
     /// It serves this one.
     Mine,
+    /// This one speaks another version of its protocol: it says which one it serves, unless another front end serves that.
+    OtherVersion,
     /// This one speaks something else.
     Foreign,
     /// It cannot tell from so few.
@@ -44,11 +46,13 @@ pub(crate) async fn choose(connection: &mut Connection, served: &[ServedAt]) -> 
     chosen.unwrap_or(0)
 }
 
-/// Whose it is, once that is known: the first that claims it, unless one before that cannot tell yet.
+/// Whose it is, once that is known: the first that claims it, unless one before that cannot tell yet; else the first whose protocol it speaks
+/// in another version.
 fn settle(claims: &[Claim]) -> Option<usize> {
-    match claims.iter().position(|claim| *claim != Claim::Foreign) {
+    let first = |of: &[Claim]| claims.iter().position(|claim| of.contains(claim));
+    match first(&[Claim::Mine, Claim::Unsure]) {
         Some(at) => (claims[at] == Claim::Mine).then_some(at),
-        None => Some(0),
+        None => Some(first(&[Claim::OtherVersion]).unwrap_or(0)),
     }
 }
 
@@ -58,10 +62,13 @@ mod tests {
 
     #[test]
     fn the_first_that_claims_it_has_it_and_what_none_does_is_the_firsts() {
-        use Claim::{Foreign, Mine, Unsure};
+        use Claim::{Foreign, Mine, OtherVersion, Unsure};
         assert_eq!(settle(&[Foreign, Mine, Mine]), Some(1));
         assert_eq!(settle(&[Unsure, Mine]), None);
         assert_eq!(settle(&[Mine, Unsure]), Some(0));
         assert_eq!(settle(&[Foreign, Foreign]), Some(0));
+        assert_eq!(settle(&[Foreign, OtherVersion, OtherVersion]), Some(1));
+        assert_eq!(settle(&[OtherVersion, Mine]), Some(1));
+        assert_eq!(settle(&[OtherVersion, Unsure]), None);
     }
 }

@@ -78,6 +78,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Which of the front end's addresses it came by, counted from 0.
     pub listener: usize,
+    /// What is served at the address it connected to, for the log.
+    pub takes: Arc<str>,
     /// Its place among the node's open connections.
     pub open: Registered,
     /// What bounds it.

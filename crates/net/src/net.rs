@@ -183,6 +183,7 @@ impl Net {
                 admission: admission.clone(),
                 registry: self.registry.clone(),
                 closing: self.closing.clone(),
+                takes: takes(&served, tls.is_some()).into(),
                 tls,
                 served: served.into(),
                 refusals: LogThrottle::new(COMPLAIN_EVERY),
@@ -268,6 +269,8 @@ struct Acceptor {
     tls: Option<Arc<Tls>>,
     /// Whose the connections are, one at least.
     served: Arc<[ServedAt]>,
+    /// The same for the log.
+    takes: Arc<str>,
     /// For connections that are refused or cannot be accepted.
     refusals: LogThrottle,
     /// For TLS handshakes that fail.
@@ -310,7 +313,7 @@ impl Acceptor {
         };
         let prepared = prepare(stream, self.keepalive);
         let (limits, registry) = (self.limits.clone(), self.registry.clone());
-        let (closing, served) = (self.closing.clone(), self.served.clone());
+        let (closing, served, takes) = (self.closing.clone(), self.served.clone(), self.takes.clone());
         let (tls, handshakes) = (self.tls.clone(), self.handshakes.clone());
         thread.run(Box::new(move || {
             Box::pin(async move {
@@ -333,6 +336,7 @@ impl Acceptor {
                             peer,
                             local,
                             listener: served[0].listener,
+                            takes,
                             open: registry.enter(peer, local),
                             limits,
                             closing,
@@ -382,6 +386,12 @@ fn tell_of_handshake(peer: SocketAddr, failed: &HandshakeError, permit: &Permit,
     if throttle.allows(Instant::now()) {
         tracing::warn!(%peer, listener = permit.listener(), "connection closed: TLS: {failed}");
     }
+}
+
+/// What an address takes, for the log.
+fn takes(served: &[ServedAt], tls: bool) -> String {
+    let names: Vec<_> = served.iter().map(|at| at.front_end.name()).collect();
+    format!("{} {}", names.join(", "), if tls { "by TLS" } else { "without TLS" })
 }
 
 /// Serves a connection by the front end that it is for.

@@ -177,6 +177,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         peer,
         local,
         listener: 0,
+        takes: "kafka".into(),
         open: Registry::default().enter(peer, local),
         limits: Arc::new(limits),
         closing: CancellationToken::new(),

@@ -576,7 +576,8 @@ impl<S: Session> Driver<S> {
             Ending::Dropped { reason, says } => {
                 if let Some(untold) = self.counters.dropped(*reason, Instant::now().into_std()) {
                     let not_named = (untold > 0).then_some(untold);
-                    tracing::warn!(%peer, client, not_named, "connection closed: {says}");
+                    let takes = (*reason == DropReason::Foreign).then_some(&*self.connection.takes);
+                    tracing::warn!(%peer, client, not_named, takes, "connection closed: {says}");
                 }
             }
         }

@@ -153,11 +153,7 @@ impl Frontend for AmqpFrontend {
     }
 
     fn claims(&self, first: &[u8]) -> Claim {
-        match protocol_header(first) {
-            HeaderFound::Unsure => Claim::Unsure,
-            HeaderFound::Amqp091 | HeaderFound::OtherVersion => Claim::Mine,
-            HeaderFound::Amqp10 { .. } | HeaderFound::Foreign => Claim::Foreign,
-        }
+        claim(first)
     }
 
     fn serve(self: Arc<Self>, connection: Connection) -> LocalBoxFuture {
@@ -167,5 +163,34 @@ impl Frontend for AmqpFrontend {
 
     fn metrics(&self, out: &mut Exposition) {
         self.counters.expose(out);
+    }
+}
+
+/// Whose a connection is that begins with these bytes.
+fn claim(first: &[u8]) -> Claim {
+    match protocol_header(first) {
+        HeaderFound::Unsure => Claim::Unsure,
+        HeaderFound::Amqp091 => Claim::Mine,
+        HeaderFound::Amqp10 { .. } | HeaderFound::OtherVersion => Claim::OtherVersion,
+        HeaderFound::Foreign => Claim::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_of_amqp_is_answered_here() {
+        for (first, claimed) in [
+            (b"AMQP\x00\x00\x09\x01".as_slice(), Claim::Mine),
+            (b"AMQP\x00\x01\x00\x00", Claim::OtherVersion),
+            (b"AMQP\x03\x01\x00\x00", Claim::OtherVersion),
+            (b"AMQP\x01\x01\x00\x0a", Claim::OtherVersion),
+            (b"AMQ", Claim::Unsure),
+            (b"GET / HT", Claim::Foreign),
+        ] {
+            assert_eq!(claim(first), claimed, "{first:?}");
+        }
     }
 }

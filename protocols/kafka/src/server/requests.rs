@@ -61,7 +61,7 @@ pub(crate) enum Next {
 /// Why a connection is closed by the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRequest {
-    #[error("what looks like {0}, which this port does not take: it takes Kafka's protocol as it is")]
+    #[error("what looks like {0}, and no request of Kafka's")]
     Foreign(&'static str),
     #[error("a frame of {size} bytes, where 1 to {max} are taken")]
     FrameSize { size: i32, max: usize },
