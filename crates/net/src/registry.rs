@@ -221,7 +221,7 @@ impl OpenConnection {
         self.view_at(Instant::now())
     }
 
-    /// Waits until the connection has ended and its session is gone.
+    /// Waits until the connection's session is gone. Its socket may be there for a moment, so that the client reads why.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -368,6 +368,11 @@ impl Registered {
     /// What may be kept of the connection by others.
     pub fn shared(&self) -> Arc<OpenConnection> {
         self.connection.clone()
+    }
+
+    /// Is none of the open connections any more, and has no name.
+    pub(crate) fn leave(&self) {
+        self.registry.leave(&self.connection);
     }
 
     /// See [`Registry::take_over`].

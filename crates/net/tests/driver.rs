@@ -15,8 +15,8 @@ use sabir_base::testing::best_of_three;
 use sabir_base::wake::WakeBatch;
 
 use sabir_net::{
-    Appetite, Closing, Connection, ConnectionCounters, Ending, Frontend, Io, Limits, ListenOptions, Listener,
-    LocalBoxFuture, Net, NetOptions, Patience, Seat, Session, Standing, drive,
+    Appetite, Closing, Connection, ConnectionCounters, DropReason, Ending, Frontend, Io, Limits,
+    ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Patience, Seat, Session, Standing, drive,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -503,6 +503,44 @@ fn who_is_still_writing_reads_what_it_was_told_last() {
         assert!(seat.push("too late", &mut wakes).is_err(), "the session has gone");
         stream.shutdown(Shutdown::Write).unwrap();
     }
+}
+
+#[test]
+fn a_client_whose_name_is_taken_over_is_not_waited_for() {
+    let talks: fn() -> Closing = || Closing::Until(tokio::time::Instant::now() + PATIENCE);
+    for closing in [|| Closing::Flushed, talks] {
+        // Of some clients the socket takes no more.
+        for unread in [0, 200] {
+            best_of_three(Duration::from_secs(2), || {
+                let text: &'static str = "x".repeat(64 << 10).leak();
+                let (net, stream, seats) = pushing(60_000, closing);
+                let (seat, mut wakes) = (seats.recv_timeout(PATIENCE).unwrap(), WakeBatch::default());
+                (0..unread).for_each(|_| seat.push(text, &mut wakes).unwrap());
+                wakes.deliver();
+                let open = net.registry().list()[0].id;
+                let began = Instant::now();
+                net.registry().get(open).unwrap().close(DropReason::TakenOver);
+                until("its session is gone", || net.registry().get(open).is_none() && seat.has_ended());
+                let took = began.elapsed();
+                // It is there still, and has not been asked.
+                drop(stream);
+                took
+            });
+        }
+    }
+}
+
+#[test]
+fn who_is_taken_over_and_still_writing_reads_what_it_was_told_last() {
+    let (net, mut stream, seats) = pushing(60_000, || Closing::Flushed);
+    seats.recv_timeout(PATIENCE).unwrap();
+    let open = net.registry().list()[0].id;
+    let open = net.registry().get(open).unwrap();
+    open.close(DropReason::TakenOver);
+    until("its session is gone", || net.registry().list().is_empty());
+    // What is not read by a connection that is closed resets it.
+    stream.write_all(&[b'x'; 1000]).unwrap();
+    assert_eq!(rest(&stream), "bye ");
 }
 
 #[test]

@@ -145,6 +145,11 @@ impl Ending {
             Self::Dropped { reason, .. } => !matches!(reason, DropReason::Vanished | DropReason::SlowReader),
         }
     }
+
+    /// Whether another connection waits for it, whose client has mostly lost this one.
+    pub(super) fn is_pressing(&self) -> bool {
+        matches!(self, Self::Dropped { reason: DropReason::TakenOver, .. })
+    }
 }
 
 impl From<DropReason> for Ending {

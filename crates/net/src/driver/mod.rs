@@ -39,6 +39,8 @@ const TURN: usize = 1024 * 1024;
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// Turns of more than this on the average are long: such a connection does not go before others.
 const LONG_TURN: Duration = Duration::from_micros(400);
+/// How long a leave lasts at most, where another connection waits for it.
+const PRESSING: Duration = Duration::from_millis(100);
 /// How often it is looked whether a client is still there whose bytes are not read.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -115,7 +117,10 @@ pub async fn drive<S: Session>(connection: Connection, session: S, counters: Arc
     let ending = std::future::poll_fn(|cx| driver.poll(cx)).await;
     driver.report(&ending);
     if driver.lingers(&ending) {
-        Box::pin(linger::linger(driver.into_connection())).await;
+        let connection = driver.into_connection();
+        // Its session is gone, and who waits for that goes on.
+        connection.open.leave();
+        Box::pin(linger::linger(connection)).await;
     }
 }
 
@@ -232,6 +237,10 @@ impl<S: Session> Driver<S> {
 
     /// Whether it is not its turn yet. What a client asks goes before what others have for theirs, and both before those whose turns are long.
     fn waits_for_its_turn(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.connection.open.is_closing() && self.goodbye.is_none() {
+            self.next_turn = None;
+            return false;
+        }
         if let Some(turn) = &mut self.next_turn {
             let waits = Pin::new(turn).poll(cx).is_pending();
             if waits && !(self.line == Line::Deliveries && self.goes_first(cx)) {
@@ -291,6 +300,7 @@ impl<S: Session> Driver<S> {
             Closing::Flushed => (false, Instant::now() + LINGER),
             Closing::Until(until) => (true, until),
         };
+        let until = if ending.is_pressing() { until.min(Instant::now() + PRESSING) } else { until };
         self.goodbye = Some(Goodbye { why: ending, talks, until });
         // It may not be read any more, and then waits for nothing. Else it begins to wait again.
         self.rest();
