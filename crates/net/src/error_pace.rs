@@ -8,6 +8,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 const CUT_SHORT: u32 = 10;
 /// How many errors within [`WINDOW`] are more than a client has that waits before it asks again.
 const MANY: u32 = 200;
+/// What each error costs a client that has more of them.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How often something happens on one connection: counts what does within ten seconds.
 #[derive(Debug, Default)]
@@ -35,6 +37,11 @@ impl ErrorPace {
     pub fn are_many(&mut self, now: Instant) -> Option<u32> {
         (self.count(now) == MANY).then_some(MANY)
     }
+
+    /// How long nothing more is done for the client, whose last error was counted as one that is answered.
+    pub fn pause(&self) -> Option<Duration> {
+        (self.count > MANY).then_some(PAUSE)
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +63,10 @@ mod tests {
         assert_eq!((0..50).filter(|_| pace.may_cut_short(now)).count(), 10);
         assert!(pace.may_cut_short(now + WINDOW));
         let mut pace = ErrorPace::default();
-        assert_eq!((0..1000).filter_map(|_| pace.are_many(now)).collect::<Vec<_>>(), [200]);
+        assert_eq!((0..200).filter_map(|_| pace.are_many(now)).collect::<Vec<_>>(), [200]);
+        assert_eq!(pace.pause(), None);
+        assert_eq!((0..800).filter_map(|_| pace.are_many(now)).count(), 0);
+        assert_eq!(pace.pause(), Some(PAUSE));
+        assert_eq!((pace.are_many(now + WINDOW), pace.pause()), (None, None));
     }
 }

@@ -13,8 +13,8 @@ use sabir_broker::push::{AskFailure, Push, PushSeat, Scarcity};
 use sabir_broker::queue::QueueOwner;
 use sabir_broker::{Broker, Caller, SessionId};
 use sabir_net::{
-    Appetite, Closing, Connection, DropReason, Ending, Grant, Io, Limits, LocalBoxFuture, OpenConnection,
-    Patience, Session, Standing, Workers,
+    Appetite, Closing, Connection, DropReason, Ending, ErrorPace, Grant, Io, Limits, LocalBoxFuture,
+    OpenConnection, Patience, Session, Standing, Workers,
 };
 use tokio::time::Instant;
 
@@ -104,6 +104,10 @@ pub(super) struct AmqpSession {
     pub(super) ended: Option<Instant>,
     /// Whether it takes its leave.
     is_leaving: bool,
+    /// What its channels' errors are held to.
+    errors: ErrorPace,
+    /// It had too many of those: no frame is handled until then.
+    paused: Option<Instant>,
 }
 
 impl AmqpSession {
@@ -145,6 +149,8 @@ impl AmqpSession {
             ending: None,
             ended: None,
             is_leaving: false,
+            errors: ErrorPace::default(),
+            paused: None,
         }
     }
 
@@ -180,7 +186,11 @@ impl AmqpSession {
     /// Whether frames are handled now.
     fn takes_frames(&self, io: &Io) -> bool {
         let is_free = self.is_leaving || (!io.is_draining() && self.ending.is_none());
-        is_free && !io.output.is_full() && !self.machine.has_ended() && !self.machine.awaits_handlers()
+        is_free
+            && self.paused.is_none()
+            && !io.output.is_full()
+            && !self.machine.has_ended()
+            && !self.machine.awaits_handlers()
     }
 
     /// Whether a frame is handled now, or what was asked for before comes first.
@@ -342,6 +352,7 @@ impl AmqpSession {
                 let says = exception.reply_text();
                 tracing::debug!(client = self.client.name, number, says, "channel closed");
                 self.lay_down(number);
+                self.hold_back(&says);
             }
             ClientEvent::ConnectionClosing(_) => self.begin_to_close(),
             ClientEvent::ConnectionFailed(exception) => {
@@ -351,6 +362,19 @@ impl AmqpSession {
             }
             ClientEvent::Ended => {}
         }
+    }
+
+    /// A channel has failed. A client that has that over and over is named in the log, and waits a little each time.
+    fn hold_back(&mut self, says: &str) {
+        let now = Instant::now();
+        self.amqp.channel_failed();
+        if let Some(many) = self.errors.are_many(now.into_std())
+            && let Some(untold) = self.amqp.may_complain(now.into_std())
+        {
+            let (peer, client, not_named) = (self.peer, &self.client.name, (untold > 0).then_some(untold));
+            tracing::warn!(%peer, client, not_named, "{many} of its channels failed within ten seconds, the last of them: {says}");
+        }
+        self.paused = self.errors.pause().map(|pause| now + pause);
     }
 
     fn open_channel(&mut self, number: u16) {
@@ -566,6 +590,7 @@ impl Session for AmqpSession {
     }
 
     fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        self.paused = self.paused.filter(|until| *until > Instant::now());
         let held_back = self.room.is_some();
         self.wait_for_room(cx);
         self.try_again();
@@ -618,7 +643,7 @@ impl Session for AmqpSession {
         let beat = self.heartbeat.deadline().filter(|_| self.machine.is_running());
         let beat = beat.map(|ms| self.began + Duration::from_millis(ms));
         let again = self.deliveries.put_off.until().map(Instant::from_std);
-        beat.into_iter().chain(again).min()
+        beat.into_iter().chain(again).chain(self.paused).min()
     }
 
     fn close(&mut self, why: &Ending, io: &mut Io) -> Closing {

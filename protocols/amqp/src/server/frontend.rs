@@ -1,9 +1,12 @@
 //! What all connections share.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
+use sabir_base::throttle::LogBudget;
 use sabir_broker::exchange::ExchangeError;
 use sabir_broker::{Broker, Caller, Topic};
 use sabir_frontend::FrontendContext;
@@ -30,6 +33,10 @@ pub(crate) const LOGIN: OwnReason = OwnReason::new("login", "its login was refus
 const LOOKS: u32 = 100;
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Lines about clients whose channels fail over and over, within so long.
+const COMPLAINTS: u32 = 10;
+const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
+
 /// The caller of the broker, for what no client asks for.
 static CALLER: Caller = Caller::front_end(NAME);
 
@@ -45,6 +52,10 @@ pub(crate) struct AmqpFrontend {
     ready: OnceCell<()>,
     number: OnceLock<FrontendNo>,
     counters: Arc<ConnectionCounters>,
+    /// Channels that were closed with an error.
+    failed_channels: AtomicU64,
+    /// For lines about clients that have many of those.
+    complaints: Mutex<LogBudget>,
 }
 
 impl AmqpFrontend {
@@ -60,6 +71,8 @@ impl AmqpFrontend {
             ready: OnceCell::new(),
             number: OnceLock::new(),
             counters: Arc::new(ConnectionCounters::new(NAME, &[EXCEPTION, LOGIN])),
+            failed_channels: AtomicU64::default(),
+            complaints: Mutex::new(LogBudget::new(COMPLAINTS, COMPLAINTS_EVERY)),
         });
         let starting = amqp.clone();
         amqp.tasks.spawn("amqp start", move || async move {
@@ -68,6 +81,16 @@ impl AmqpFrontend {
             }
         });
         amqp
+    }
+
+    /// Counts a channel that is closed with an error.
+    pub(crate) fn channel_failed(&self) {
+        self.failed_channels.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a line about a client may be written, and how many were not since the last one.
+    pub(crate) fn may_complain(&self, now: Instant) -> Option<u64> {
+        self.complaints.lock().allows(now)
     }
 
     /// Waits until the front end has its number, and what was not to outlive the run before is gone.
@@ -163,6 +186,8 @@ impl Frontend for AmqpFrontend {
 
     fn metrics(&self, out: &mut Exposition) {
         self.counters.expose(out);
+        let help = "Channels that were closed with an error.";
+        out.counter("sabir_amqp_failed_channels", help, &[], self.failed_channels.load(Relaxed));
     }
 }
 

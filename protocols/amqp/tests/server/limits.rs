@@ -1,7 +1,7 @@
 //! What a client may take of the node's memory.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_amqp::wire::*;
@@ -97,6 +97,24 @@ fn channels_beyond_the_nodes_memory_are_refused_by_name_and_others_go_on() {
     drop(greedy);
     let mut next = node.open();
     (2..=200).for_each(|channel| next.open_channel(channel));
+}
+
+#[test]
+fn a_client_whose_channels_fail_over_and_over_waits_each_time_and_no_other_does() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let (mut client, mut other) = (node.open(), node.open());
+    let unknown = QueueDeclare { queue: ShortStr::cut("nope"), passive: true, ..Default::default() };
+    let mut fail = |times: usize| {
+        let began = Instant::now();
+        (0..times).for_each(|_| assert_eq!(client.refused(&unknown).0, 404));
+        began.elapsed()
+    };
+    fail(200);
+    // Of the last one it has not waited.
+    let took = fail(31);
+    assert!(took >= Duration::from_millis(300), "{took:?} for thirty errors beyond what is usual");
+    assert_eq!(other.declare("q").1, 0);
 }
 
 #[test]
