@@ -182,7 +182,12 @@ fn projections(all: Vec<(PathBuf, String)>) -> impl Iterator<Item = (PathBuf, St
 }
 
 /// What says outside of its folder where a protocol listens, beside the first one of the list, which the tests of the whole speak.
-const LISTENS: &[&str] = &["tests/lib/broker.py", "crates/cli/tests/exit_codes.rs", "tests/limits/full.py"];
+const LISTENS: &[&str] = &[
+    "tests/lib/broker.py",
+    "crates/cli/tests/exit_codes.rs",
+    "crates/cli/tests/queues.rs",
+    "tests/limits/full.py",
+];
 
 #[test]
 fn tests_and_tools_keep_quiet_what_they_do_not_speak_without_naming_it() {
