@@ -611,10 +611,25 @@ pub(crate) fn reserve_space(file: &File, len: u64) -> io::Result<()> {
 }
 
 fn reserve_by_writing(file: &File, len: u64) -> io::Result<()> {
+    write_zeros(file, 0, len)
+}
+
+/// Makes a file at least so long, with space for all of a range of it. What is in it stays.
+pub(crate) fn lengthen_allocated(file: &File, from: u64, to: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, to - from) {
+        Err(rustix::io::Errno::OPNOTSUPP) => {}
+        result => return result.map_err(io::Error::from),
+    }
+    let len = file.metadata()?.len();
+    write_zeros(file, len.max(from), to)
+}
+
+fn write_zeros(file: &File, from: u64, len: u64) -> io::Result<()> {
     const CHUNK: usize = 1 << 20;
     let mut zeros = BufPool::new(0).get(CHUNK);
     zeros.fill(0);
-    let mut pos = 0;
+    let mut pos = from;
     while pos < len {
         let n = CHUNK.min((len - pos) as usize);
         file.write_all_at(&zeros[..n], pos)?;

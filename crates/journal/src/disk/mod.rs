@@ -45,7 +45,7 @@ mod under_way;
 mod uring;
 mod watched;
 
-pub(crate) use files::{PROBE, reserve_space};
+pub(crate) use files::{PROBE, lengthen_allocated, reserve_space};
 pub use pwrite::PwriteDisk;
 pub use under_way::UnderWay;
 #[cfg(target_os = "linux")]

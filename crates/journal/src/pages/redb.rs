@@ -29,7 +29,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use sabir_base::panics::contain_damage;
 
-use self::checked::{Checked, RawFile, WatchedFile};
+use self::checked::{Checked, Preallocation, RawFile, WatchedFile};
 use self::refused::Refused;
 use self::reserve::{Reserve, ReserveFile};
 use super::{Opened, PageBatch, PageChange, PageError, PageStore, PageTransaction, Visit, ended};
@@ -53,6 +53,8 @@ pub struct RedbPages {
     open: Mutex<()>,
     /// `None` where it could not even be opened.
     reserve: Option<Box<dyn Reserve>>,
+    /// The file once more, and what is kept behind its end.
+    tail: Option<(Box<dyn RawFile>, Arc<Preallocation>)>,
     under_way: Arc<UnderWay>,
 }
 
@@ -88,9 +90,12 @@ impl RedbPages {
         let own_path = path.clone();
         let reserve = ReserveFile::open(&path.with_extension("reserve"));
         let under_way = Arc::new(UnderWay::default());
-        let watch = under_way.clone();
-        let mut store = Self::start(path, move || open(&own_path, cache_bytes, &watch))?;
+        let (watch, tail) = (under_way.clone(), Arc::<Preallocation>::default());
+        let kept = tail.clone();
+        let mut store = Self::start(path, move || open(&own_path, cache_bytes, &watch, &kept))?;
         store.under_way = under_way;
+        let file = OpenOptions::new().read(true).write(true).open(&store.path);
+        store.tail = Some((Box::new(file.map_err(|e| io_error(&store.path, e))?), tail));
         match reserve {
             Ok(reserve) => store.reserve = Some(Box::new(reserve)),
             Err(error) => {
@@ -113,6 +118,7 @@ impl RedbPages {
             refused: Refused::default(),
             open: Mutex::default(),
             reserve: None,
+            tail: None,
             under_way: Arc::default(),
         })
     }
@@ -245,11 +251,16 @@ fn create_in(file: impl RawFile, cache_bytes: usize) -> Result<(), redb::Error> 
     Ok(transaction.commit()?)
 }
 
-fn open(path: &Path, cache_bytes: usize, under_way: &Arc<UnderWay>) -> Result<Database, PageError> {
+fn open(
+    path: &Path,
+    cache_bytes: usize,
+    under_way: &Arc<UnderWay>,
+    tail: &Arc<Preallocation>,
+) -> Result<Database, PageError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| io_error(path, e))?;
     lock(&file, path)?;
     let file = WatchedFile { file, under_way: under_way.clone() };
-    guarded(|| open_in(file, cache_bytes)).map_err(|e| error(path, e))
+    guarded(|| open_in(file, cache_bytes, tail.clone())).map_err(|e| error(path, e))
 }
 
 /// How long a store is waited for whose owner lets go of it: of a broker that has ended, what still answers closes it a moment later.
@@ -276,11 +287,15 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::
     contain_damage(work).unwrap_or_else(|| Err(redb::Error::Corrupted("a page of it makes no sense".into())))
 }
 
-fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Error> {
+fn open_in(
+    file: impl RawFile,
+    cache_bytes: usize,
+    tail: Arc<Preallocation>,
+) -> Result<Database, redb::Error> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     builder.set_repair_callback(|_| tracing::warn!("repairing a page store after a crash"));
-    let file = Checked::open(file)?;
+    let file = Checked::open(file, tail)?;
     // redb would make a new database of an empty file.
     if redb::StorageBackend::len(&file)? == 0 {
         return Err(redb::Error::Corrupted("it is empty".into()));
@@ -410,9 +425,18 @@ impl PageStore for RedbPages {
     }
 
     fn keep_reserve(&self) -> bool {
-        let Some(reserve) = &self.reserve else { return true };
-        // No space for it is no failure: it is tried again.
-        self.under_way.during(|| reserve.fill(self.wanted_reserve()).is_ok())
+        let wanted = self.wanted_reserve();
+        // No space for it is no failure: it is tried again. What a limit of the process forbids will be forbidden then, too.
+        let done = |kept: io::Result<()>| match kept {
+            Err(error) => error.kind() == io::ErrorKind::FileTooLarge,
+            Ok(()) => true,
+        };
+        let tail = |(file, tail): &(Box<dyn RawFile>, Arc<Preallocation>)| done(tail.keep(&**file, wanted));
+        let reserve = |reserve: &dyn Reserve| done(reserve.fill(wanted));
+        self.under_way.during(|| {
+            let tail = self.tail.as_ref().is_none_or(tail);
+            self.reserve.as_deref().is_none_or(reserve) && tail
+        })
     }
 
     fn give_up_reserve(&self) -> bool {
@@ -428,8 +452,9 @@ impl PageStore for RedbPages {
     }
 
     fn stored_bytes(&self) -> Result<u64, PageError> {
-        // In units of 512 bytes, whatever the file system's are; holes do not count.
-        fs::metadata(&self.path).map(|m| m.blocks() * 512).map_err(|e| io_error(&self.path, e))
+        // In units of 512 bytes, whatever the file system's are; holes do not count, nor does what is kept behind the end.
+        let most = self.tail.as_ref().map_or(u64::MAX, |(_, tail)| tail.end());
+        fs::metadata(&self.path).map(|m| most.min(m.blocks() * 512)).map_err(|e| io_error(&self.path, e))
     }
 }
 

@@ -14,6 +14,8 @@
 //! part them only from blocks that no committed tree holds, since redb writes no block that one does. A sum lies with its check
 //! in one sector, so tearing changes none that stands for an older block. Sums of blocks that a longer file has are synced
 //! before a header says that it is longer.
+//!
+//! The file may be longer than its header says: what lies behind that is [kept](Preallocation) for it to grow into, and means nothing.
 
 use std::fmt;
 use std::fs::File;
@@ -26,7 +28,7 @@ use redb::StorageBackend;
 use rustc_hash::FxHashMap;
 use sabir_base::crc::crc32c;
 
-use crate::disk::UnderWay;
+use crate::disk::{UnderWay, lengthen_allocated};
 
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
@@ -50,6 +52,9 @@ pub(super) trait RawFile: fmt::Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
     fn sync(&self) -> io::Result<()>;
+    /// Has the file system set space aside for a range that begins at or before the end and goes on behind it, and makes the file so long. What
+    /// is in it stays.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
 }
 
 impl RawFile for File {
@@ -67,6 +72,71 @@ impl RawFile for File {
     }
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        lengthen_allocated(self, from, to)
+    }
+}
+
+/// What is kept behind the end of a checked file: space of the file's own, which a commit grows into where the file system has none left for it,
+/// and which no other program gets at any moment.
+#[derive(Debug, Default)]
+pub(super) struct Preallocation(Mutex<PreallocationPlaces>);
+
+#[derive(Debug, Default)]
+struct PreallocationPlaces {
+    /// Where the file ends by its header, or by what it is about to say.
+    end: u64,
+    /// How much is to be kept behind it.
+    wanted: u64,
+    /// Up to where space is allocated, as far as is known.
+    allocated: u64,
+}
+
+impl Preallocation {
+    /// Where the file ends without it.
+    pub(super) fn end(&self) -> u64 {
+        self.0.lock().end
+    }
+
+    /// Has so many bytes allocated behind the end. An error leaves what there was.
+    pub(super) fn keep(&self, file: &dyn RawFile, bytes: u64) -> io::Result<()> {
+        // Held while the file gets longer, so that nothing is in what is added meanwhile.
+        let mut places = self.0.lock();
+        places.wanted = bytes;
+        let to = places.end + bytes;
+        if places.allocated >= to {
+            return Ok(());
+        }
+        // With what was added to the content behind an older tail, and has its space only as it is written.
+        file.allocate(places.allocated.min(places.end), to)?;
+        places.allocated = to;
+        Ok(())
+    }
+
+    /// So much is behind the end of a file that is opened: it stays until it is said how much is to be kept.
+    fn find(&self, bytes: u64) {
+        let mut places = self.0.lock();
+        places.wanted = places.wanted.max(bytes);
+    }
+
+    /// The file's content gets longer: the file, too, where the tail does not do.
+    fn lengthen(&self, file: &dyn RawFile, end: u64) -> io::Result<()> {
+        let mut places = self.0.lock();
+        places.end = places.end.max(end);
+        if end > file.len()? { file.set_len(end) } else { Ok(()) }
+    }
+
+    /// The file's content ends there, durably: what lies behind the tail is given back.
+    fn cut(&self, file: &dyn RawFile, end: u64) -> io::Result<()> {
+        let mut places = self.0.lock();
+        places.end = end;
+        let kept = end + places.wanted;
+        if file.len()? <= kept {
+            return Ok(());
+        }
+        places.allocated = places.allocated.min(kept);
+        file.set_len(kept)
     }
 }
 
@@ -92,6 +162,9 @@ impl RawFile for WatchedFile {
     }
     fn sync(&self) -> io::Result<()> {
         self.under_way.during(|| self.file.sync())
+    }
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        self.under_way.during(|| self.file.allocate(from, to))
     }
 }
 
@@ -248,6 +321,7 @@ pub(super) struct Checked<F> {
     file: F,
     form: Form,
     state: Mutex<State>,
+    tail: Arc<Preallocation>,
 }
 
 /// Some blocks in a row of one group, and where in the caller's buffer they lie.
@@ -272,11 +346,11 @@ impl<F: RawFile> Checked<F> {
     pub(super) fn create(file: F) -> io::Result<Self> {
         file.set_len(0)?;
         let header = Header { form: Form::Second, block: Box::new([0; BLOCK]), len: 0, written: 0 };
-        Ok(Self::over(file, header))
+        Ok(Self::over(file, header, Arc::default()))
     }
 
-    /// A file that was closed or crashed.
-    pub(super) fn open(file: F) -> io::Result<Self> {
+    /// A file that was closed or crashed, and what is kept behind its end.
+    pub(super) fn open(file: F, tail: Arc<Preallocation>) -> io::Result<Self> {
         if file.len()? < HEADERS * BLOCK as u64 {
             return Err(rotten(format_args!("it is shorter than its header")));
         }
@@ -288,13 +362,15 @@ impl<F: RawFile> Checked<F> {
         let copies = [copy(0)?, copy(2 * BLOCK as u64)?];
         let newest = copies.into_iter().flatten().max_by_key(|header| header.written);
         let header = newest.ok_or_else(|| rotten(format_args!("neither copy of its header is whole")))?;
-        Ok(Self::over(file, header))
+        tail.find(file.len()?.saturating_sub(header.form.raw_len(header.len)));
+        Ok(Self::over(file, header, tail))
     }
 
-    fn over(file: F, header: Header) -> Self {
+    fn over(file: F, header: Header, tail: Arc<Preallocation>) -> Self {
         let form = header.form;
+        tail.0.lock().end = form.raw_len(header.len);
         let state = State { header, dirty: false, grown: false, groups: FxHashMap::default(), failed: false };
-        Self { file, form, state: Mutex::new(state) }
+        Self { file, form, state: Mutex::new(state), tail }
     }
 
     fn with_sums<T>(
@@ -427,8 +503,7 @@ impl<F: RawFile> Checked<F> {
             return self.forget_beyond(&mut state, old_len, len);
         }
         self.count_groups(&mut state, old_len, len);
-        let raw_len = self.form.raw_len(len);
-        if raw_len > self.file.len()? { self.file.set_len(raw_len) } else { Ok(()) }
+        self.tail.lengthen(&self.file, self.form.raw_len(len))
     }
 
     /// Makes sums for the groups that a longer file has.
@@ -455,8 +530,7 @@ impl<F: RawFile> Checked<F> {
             self.file.sync()?;
         }
         state.dirty = false;
-        let raw_len = self.form.raw_len(state.header.len);
-        if self.file.len()? > raw_len { self.file.set_len(raw_len) } else { Ok(()) }
+        self.tail.cut(&self.file, self.form.raw_len(state.header.len))
     }
 
     fn write_parts(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -548,6 +622,52 @@ mod tests {
     }
 
     #[test]
+    fn a_file_grows_into_its_tail_and_keeps_it_when_it_gets_shorter() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tail");
+        let open =
+            || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let of_blocks = |count: u64| count * BLOCK as u64;
+        drop(Checked::create(open()).unwrap());
+        let tail = Arc::new(Preallocation::default());
+        let file = Checked::open(open(), tail.clone());
+        assert!(file.is_err(), "nothing is durable yet");
+        let file = Checked::create(open()).unwrap();
+        file.set_len(of_blocks(20)).unwrap();
+        file.sync_data().unwrap();
+        drop(file);
+        let file = Checked::open(open(), tail.clone()).unwrap();
+        let (end, bytes) = (tail.end(), of_blocks(3000));
+        tail.keep(&open(), bytes).unwrap();
+        let on_disk = || std::fs::metadata(&path).map(|meta| (meta.len(), meta.blocks() * 512)).unwrap();
+        let (len, blocks) = on_disk();
+        assert!(len == end + bytes && blocks >= len, "{len} {blocks}");
+        file.set_len(of_blocks(2000)).unwrap();
+        for block in 1..2000 {
+            file.write(of_blocks(block), &[block as u8; BLOCK]).unwrap();
+        }
+        file.sync_data().unwrap();
+        assert_eq!(on_disk(), (len, blocks), "it has its space already");
+        tail.keep(&open(), bytes).unwrap();
+        let longer = on_disk();
+        assert!(longer.0 == tail.end() + bytes && longer.1 >= longer.0, "{longer:?}");
+        file.set_len(of_blocks(20)).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!((tail.end(), on_disk().0), (end, end + bytes), "what is behind it is given back");
+        drop(file);
+        let file = Checked::open(open(), Arc::default()).unwrap();
+        file.set_len(of_blocks(2000)).unwrap();
+        let mut block = [1; BLOCK];
+        for at in 1..2000 {
+            file.read(of_blocks(at), &mut block).unwrap();
+            let expected = if at < 20 { at as u8 } else { 0 };
+            assert!(block == [expected; BLOCK], "{at}");
+        }
+        file.sync_data().unwrap();
+    }
+
+    #[test]
     fn a_file_of_the_first_form_is_read_and_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("first");
@@ -555,13 +675,13 @@ mod tests {
             || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         open().set_len(0).unwrap();
         let header = Header { form: Form::First, block: Box::new([7; BLOCK]), len: 0, written: 0 };
-        let file = Checked::over(open(), header);
+        let file = Checked::over(open(), header, Arc::default());
         let len = 3000 * BLOCK as u64;
         file.set_len(len).unwrap();
         file.write(len - BLOCK as u64, &[5; BLOCK]).unwrap();
         file.sync_data().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), (4 + 3 + 2999) * BLOCK as u64);
-        let again = Checked::open(open()).unwrap();
+        let again = Checked::open(open(), Arc::default()).unwrap();
         assert_eq!(again.form, Form::First);
         let mut block = [0; BLOCK];
         again.read(len - BLOCK as u64, &mut block).unwrap();
@@ -580,7 +700,7 @@ mod tests {
         drop(file);
         let gone = File::options().read(true).write(true).open(&path).unwrap();
         gone.write_all_at(&[0; SECTOR], Form::Second.sums_at(1) + SECTOR as u64).unwrap();
-        let file = Checked::open(gone).unwrap();
+        let file = Checked::open(gone, Arc::default()).unwrap();
         let mut block = [0; BLOCK];
         file.read(BLOCK as u64, &mut block).unwrap();
         let error = file.read(1500 * BLOCK as u64, &mut block).unwrap_err();

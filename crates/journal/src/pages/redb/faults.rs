@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::checked::RawFile;
+use super::checked::{Preallocation, RawFile};
 use super::reserve::Reserve;
 use super::{RedbPages, create_in, error, open_in};
 use crate::pages::{Budget, PageBatch, PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged};
@@ -34,6 +34,8 @@ struct Recorded {
     events: Vec<Event>,
     /// How many more changes it takes before there is no space.
     space: Option<usize>,
+    /// The length at which it is full.
+    most: Option<usize>,
     /// How many reads go well before some fail, and how many these are.
     failing: Option<(usize, usize)>,
 }
@@ -51,6 +53,14 @@ impl Recorder {
         let mut recorded = self.0.lock();
         if let Some(space) = &mut recorded.space {
             *space = space.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        let end = match &event {
+            Event::Write(pos, data) => *pos as usize + data.len(),
+            Event::SetLen(len) => *len as usize,
+            Event::Sync => 0,
+        };
+        if recorded.most.is_some_and(|most| end > most) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         change(&mut recorded.bytes);
         recorded.events.push(event);
@@ -90,6 +100,11 @@ impl RawFile for Recorder {
 
     fn sync(&self) -> io::Result<()> {
         self.change(Event::Sync, |_| ())
+    }
+
+    fn allocate(&self, _: u64, to: u64) -> io::Result<()> {
+        let len = self.len()?.max(to);
+        self.set_len(len)
     }
 
     fn write_at(&self, pos: u64, data: &[u8]) -> io::Result<()> {
@@ -140,10 +155,18 @@ fn crashed(mut bytes: Vec<u8>, events: &[Event], choices: &mut Choices) -> Vec<u
 
 fn store_over(recorder: Recorder) -> Result<RedbPages, PageError> {
     let path = PathBuf::from("recorded");
+    let tail = Arc::<Preallocation>::default();
+    let (file, kept) = (Box::new(recorder.clone()), tail.clone());
     // A small cache, so that a commit writes before it ends.
-    RedbPages::start(path, move || {
-        open_in(recorder.clone(), 64 << 10).map_err(|e| error(Path::new("recorded"), e))
-    })
+    let reopen = move || {
+        open_in(recorder.clone(), 64 << 10, kept.clone()).map_err(|e| error(Path::new("recorded"), e))
+    };
+    Ok(RedbPages { tail: Some((file, tail)), ..RedbPages::start(path, reopen)? })
+}
+
+/// Has so many bytes kept behind the store's end.
+fn keep_tail(store: &RedbPages, bytes: u64) -> io::Result<()> {
+    store.tail.as_ref().map_or(Ok(()), |(file, tail)| tail.keep(&**file, bytes))
 }
 
 fn new_store(recorder: Recorder) -> RedbPages {
@@ -212,6 +235,9 @@ impl History {
             if choices.below(2) == 0 {
                 let given_up = some_changes(&mut pages.clone(), choices);
                 store.begin().unwrap().put(&given_up).unwrap();
+            }
+            if choices.below(2) == 0 {
+                keep_tail(&store, choices.below(3) << 16).unwrap();
             }
             let portions = some_portions(&mut pages, choices);
             commit(&store, &portions).unwrap();
@@ -297,6 +323,28 @@ fn a_full_disk_at_any_step_leaves_a_store_that_goes_on() {
     }
 }
 
+#[test]
+fn commits_go_on_in_what_is_kept_behind_the_end() {
+    let recorder = Recorder::default();
+    let store = new_store(recorder.clone());
+    let (mut choices, mut pages) = (Choices(5), Pages::new());
+    store.commit(some_changes(&mut pages, &mut choices)).unwrap();
+    let len = recorder.len().unwrap();
+    keep_tail(&store, 4 << 20).unwrap();
+    let most = recorder.len().unwrap();
+    assert!(most >= len + (4 << 20));
+    recorder.0.lock().most = Some(most as usize);
+    assert!(keep_tail(&store, 8 << 20).is_err(), "there is no space for more");
+    for _ in 0..50 {
+        store.commit(some_changes(&mut pages, &mut choices)).unwrap();
+        assert!(contents(&store).unwrap() == pages);
+    }
+    let grown = store.tail.as_ref().map(|(_, tail)| tail.end()).unwrap();
+    assert!(len < grown && grown <= most, "{len} {grown} {most}");
+    drop(store);
+    assert!(contents(&store_over(recorder).unwrap()).unwrap() == pages);
+}
+
 /// Space that there is once.
 #[derive(Debug)]
 struct Once(Recorder, AtomicBool);
@@ -321,6 +369,7 @@ fn a_commit_that_finds_the_disk_full_at_any_step_has_the_reserve() {
     for space in 0.. {
         let recorder = Recorder::holding(bytes.clone());
         let mut store = store_over(recorder.clone()).unwrap();
+        store.tail = None;
         store.reserve = Some(Box::new(Once(recorder.clone(), AtomicBool::new(true))));
         let mut after = pages.clone();
         let batch = some_changes(&mut after, &mut Choices(space));
