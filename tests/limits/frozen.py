@@ -25,7 +25,7 @@ DRAIN = 5
 # How long nothing is written before something is, to see whether the disk answers, and how often that is looked.
 IDLE, LOOK = 5, 1
 # What a busy machine adds.
-SLACK = 20
+SLACK = 10
 BATCH = wire.batch([b"x" * 100])
 
 

@@ -75,6 +75,7 @@ pub use group::{
 pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use level::FormatLevel;
 pub use lock::check_free;
+pub use open::refuse_foreign;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use publish::{
     Publish, PublishBatch, PublishDedup, PublishOutcome, PublishOutcomes, PublishRefused, PublishTargets,

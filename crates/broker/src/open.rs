@@ -166,8 +166,11 @@ impl Broker {
     }
 }
 
-/// Refuses a folder that holds other files and no shard: they would be mixed with ours.
-fn refuse_foreign(data: &Path) -> Result<(), StartError> {
+/// Refuses a folder that holds other files and no shard: they would be mixed with ours. One that is not there is none.
+///
+/// # Errors
+/// [`StartError::NotOurs`].
+pub fn refuse_foreign(data: &Path) -> Result<(), StartError> {
     let names = names_in(data);
     if names.iter().any(|name| shard_number(name).is_some()) {
         return Ok(());

@@ -1,5 +1,6 @@
 //! Changes that are larger than an entry: split where they can be, refused where not, and never the end of the process.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,30 +18,8 @@ use crate::{
     SyncRequest, Text,
 };
 
-/// Every kind but those that carry records, which are fragmented.
-const KINDS: [u16; 21] = [
-    kind::REFERENCE,
-    kind::FRAGMENTED_DROPPED,
-    kind::TOPIC_CREATED,
-    kind::TOPIC_DELETED,
-    kind::TOPIC_CONFIGURED,
-    kind::FRONT_END_REGISTERED,
-    kind::PRODUCER_IDS_ALLOCATED,
-    kind::DATA_SHARDS_FIXED,
-    kind::TOPIC_EXTENDED,
-    kind::FORMAT_LEVEL_RAISED,
-    kind::PARTITIONS_CREATED,
-    kind::PARTITIONS_DELETED,
-    kind::PARTITIONS_CONFIGURED,
-    kind::LOG_STARTS_MOVED,
-    kind::PRODUCERS_EXPIRED,
-    30,
-    31,
-    32,
-    33,
-    39,
-    kind::STARTED,
-];
+/// Every kind that there is, and some that may come.
+const KINDS: RangeInclusive<u16> = kind::APPEND..=kind::FRONT_END + 49;
 
 fn outside() -> Fence {
     Fence { generation: -1, member: Text::from(""), instance: None }

@@ -37,6 +37,9 @@ const KERNELS: &[(u64, &str)] = &[
 /// `dir` is the data directory, or what it would be made in.
 pub(super) fn holder(data: &Path, dir: &Path) -> Finding {
     let subject = "data directory";
+    if let Err(foreign) = sabir_broker::refuse_foreign(data) {
+        return Finding::bad(subject, foreign.to_string(), "Name the broker's own with --data.");
+    }
     match sabir_broker::check_free(data) {
         Ok(()) => free(subject, data, dir),
         Err(sabir_broker::StartError::InUse { pid, .. }) => {
@@ -282,6 +285,16 @@ mod tests {
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert_eq!(finding.advice.contains(&format!("chmod o= {}", data.display())), mode == 0o777);
         }
+    }
+
+    #[test]
+    fn a_folder_of_something_else_is_named_as_serve_would() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(holder(dir.path(), dir.path()).verdict, Verdict::Good);
+        std::fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+        let finding = holder(dir.path(), dir.path());
+        assert_eq!(finding.verdict, Verdict::Bad);
+        assert!(finding.found.contains("letter.txt") && finding.advice.contains("--data"), "{finding:?}");
     }
 
     #[test]
