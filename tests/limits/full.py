@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import broker as brokers
@@ -23,6 +24,8 @@ import wire
 MIB = 1 << 20
 # Eight segments of 64 MiB are there from the start; six more fit.
 SIZE = 930 * MIB
+# Seven segments: one journal has three, and takes four.
+TOO_SMALL = 500 * MIB
 BATCH = wire.batch([b"x" * 1000] * 900)
 STORAGE_FULL = "error 56"
 
@@ -30,14 +33,14 @@ STORAGE_FULL = "error 56"
 class Small:
     """A small file system, and a broker that has nothing else."""
 
-    def __init__(self, kind, disk):
+    def __init__(self, kind, disk, size=SIZE):
         self.folder = brokers.scratch(f"full-{kind}")
         self.mounted = self.folder / "mounted"
         self.mounted.mkdir()
         if kind == "tmpfs":
-            mounts.mount_memory(self.mounted, SIZE)
+            mounts.mount_memory(self.mounted, size)
         else:
-            mounts.mount_image(self.mounted, self.folder / "image", SIZE + 40 * MIB)
+            mounts.mount_image(self.mounted, self.folder / "image", size + 40 * MIB)
         self.probe = brokers.free_ports(1)[0]
         own = [f"probe.listen=127.0.0.1:{self.probe}"]
         settings = ["data.shards=1", "data.keep_free=1MiB", "data.retention_interval=1s", *own]
@@ -113,6 +116,17 @@ class Small:
                     raise AssertionError(f"still refused after {within} s: {refused}; the log ends:\n{self.broker.log_end(8)}") from None
                 time.sleep(0.2)
 
+    def readiness(self):
+        """What `/readyz` says of a node that takes requests."""
+        with urllib.request.urlopen(f"http://{self.broker.admin}/readyz", timeout=10) as answer:
+            return answer.read().decode()
+
+    def expect_ready(self, holds, within=60):
+        until = time.monotonic() + within
+        while not holds(text := self.readiness()):
+            assert time.monotonic() < until, text
+            time.sleep(0.1)
+
     def make_topics(self, *names):
         with self.client() as client:
             client.create([(name, 1, {"max.message.bytes": "4000000"}) for name in names])
@@ -168,6 +182,44 @@ def space_comes_back(kind, disk):
         small.fill_with_records(["t"])
         (small.mounted / "foreign").unlink()
         small.expect_writes("t")
+
+
+MAKE_ROOM = "takes deletes, which make room"
+MAKE_NONE = "takes deletes. They make no room while any record is kept, for its journal lacks segments: give the disk more space"
+
+
+def says_that_deletes_help(kind, disk):
+    """And they do."""
+    with Small(kind, disk) as small:
+        small.make_topics("gone", "kept")
+        small.fill_with_records(["gone"])
+        small.expect_ready(lambda text: text.startswith("ready\nshard 1: its disk is full") and MAKE_ROOM in text)
+        small.delete_topic("gone")
+        small.expect_ready(lambda text: text == "ready\n")
+        small.expect_writes("kept")
+
+
+def says_that_deletes_do_not_help(kind, disk):
+    """And they do not while a record is kept; more space does, by itself."""
+    with Small(kind, disk, TOO_SMALL) as small:
+        small.make_topics("gone", "emptied", "kept")
+        with small.client() as client:
+            client.put("kept", 0, wire.batch([b"kept"]))
+        small.fill_with_records(["gone", "emptied"])
+        small.delete_topic("gone")
+        small.delete_records("emptied")
+        # What deletes have freed is used some tenths of a second later.
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            full = small.readiness()
+            assert MAKE_NONE in full and MAKE_ROOM not in full, full
+        small.delete_records("kept")
+        small.expect_ready(lambda text: text == "ready\n")
+        small.fill_with_records(["kept"])
+        assert MAKE_NONE in small.readiness(), small.readiness()
+        mounts.run("mount", "-o", f"remount,size={SIZE}", str(small.mounted))
+        small.expect_writes("kept")
+        small.expect_ready(lambda text: text == "ready\n")
 
 
 class Lines:
@@ -240,6 +292,8 @@ def main():
             for case in (deletes_make_room, starts_when_full, space_comes_back, waits_end):
                 name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
                 suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=180)
+    for case in (says_that_deletes_help, says_that_deletes_do_not_help):
+        suite.case(case.__name__.replace("_", "-"), lambda case=case: case("tmpfs", "auto"), limit=90)
     suite.end()
 
 

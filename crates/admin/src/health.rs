@@ -86,13 +86,22 @@ fn full_disk(shard: &ShardStats) -> String {
             mib(shard.keep_free)
         )
     });
-    let lacks = match shard.lacks_segments {
-        true => {
-            ". Deletes do not change that, for its journal lacks segments: give the disk more space, or lower data.keep_free"
+    format!("shard {}: its disk is full{free}; it answers reads{}", shard.shard, what_helps(shard))
+}
+
+/// Whether deletes make room: they wait behind a block that waits for space; and where the journal has too few segments, the one that is written to
+/// is all that could be freed, and is not while a record in it is kept.
+fn what_helps(shard: &ShardStats) -> &'static str {
+    match (shard.waits_for_space, shard.lacks_segments) {
+        (true, _) => {
+            ". What its journal writes waits for space, and even deletes wait behind it: make some by removing what is not the broker's"
         }
-        false => "",
-    };
-    format!("shard {}: its disk is full{free}; it answers reads and takes deletes{lacks}", shard.shard)
+        (_, true) => {
+            " and takes deletes. They make no room while any record is kept, for its journal lacks segments: give the disk more space, or lower \
+             data.keep_free"
+        }
+        _ => " and takes deletes, which make room",
+    }
 }
 
 fn unreadable(damage: &Damage, topic: &str) -> String {
@@ -160,7 +169,10 @@ mod tests {
         let mut stats = Stats { shards: vec![shard], ..Stats::default() };
         let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.code(), StatusCode::OK);
-        assert_eq!(health.text(), "ready\nshard 0: its disk is full; it answers reads and takes deletes\n");
+        assert_eq!(
+            health.text(),
+            "ready\nshard 0: its disk is full; it answers reads and takes deletes, which make room\n"
+        );
         // That it does not answer is another cause.
         stats.shards[0].disk_wait = Duration::from_secs(8);
         let health = Health::judge(&stats, |id| id.to_string());
@@ -175,16 +187,26 @@ mod tests {
             keep_free: 256 << 20,
             ..ShardStats::default()
         };
-        let mut stats = Stats { shards: vec![shard], ..Stats::default() };
+        let stats = Stats { shards: vec![shard], ..Stats::default() };
         let text = |stats: &Stats| Health::judge(stats, |id| id.to_string()).text();
         let said = "shard 0: its disk is full (300 MiB are free, and data.keep_free always leaves 256 MiB to others); it answers";
         assert!(text(&stats).contains(said) && !text(&stats).contains("lacks"), "{}", text(&stats));
-        stats.shards[0].lacks_segments = true;
-        assert!(
-            text(&stats).contains("give the disk more space, or lower data.keep_free"),
-            "{}",
-            text(&stats)
-        );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_whether_deletes_help() {
+        let told = |lacks_segments, waits_for_space| {
+            let shard = ShardStats { full: true, lacks_segments, waits_for_space, ..ShardStats::default() };
+            Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |id| id.to_string()).text()
+        };
+        let full = "ready\nshard 0: its disk is full; it answers reads";
+        assert_eq!(told(false, false), format!("{full} and takes deletes, which make room\n"));
+        let lacks = "They make no room while any record is kept, for its journal lacks segments: give the disk more space, or lower data.keep_free";
+        assert_eq!(told(true, false), format!("{full} and takes deletes. {lacks}\n"));
+        let waits = "What its journal writes waits for space, and even deletes wait behind it: make some by removing what is not the broker's";
+        for lacks_segments in [false, true] {
+            assert_eq!(told(lacks_segments, true), format!("{full}. {waits}\n"));
+        }
     }
 
     #[test]

@@ -127,8 +127,8 @@ impl Told {
     }
 }
 
-/// Says if there is too little space for what the journals of all shards take: one that gets less is full for ever, whatever is deleted,
-/// since a segment in use becomes free only when another one is begun, and the reserve stays.
+/// Says if there is too little space for what the journals of all shards take: one that gets less is soon full, and stays so while any record
+/// is kept, since all that a delete could free is the segment in use.
 pub(crate) fn tell_need(shards: &[Arc<Shard>]) {
     let lacking = |shard: &Shard| {
         let segments = Journal::LEAST_SEGMENTS.saturating_sub(shard.journal.stats().segments);
@@ -150,7 +150,7 @@ pub(crate) fn tell_need(shards: &[Arc<Shard>]) {
             segment_bytes,
             keep_free,
             "too little space is free for the journals of all shards, shard 0 included: each takes so many segments, and data.keep_free stays \
-             free. A shard that gets fewer is soon full, and stays so whatever is deleted"
+             free. A shard that gets fewer is soon full, and stays so while any of its records is kept"
         );
     }
 }

@@ -48,8 +48,10 @@ pub struct ShardStats {
     pub stopped: bool,
     /// Whether its disk is full: it takes deletes only.
     pub full: bool,
-    /// Whether its journal has fewer segments than it takes to go on: if it is full, deletes alone do not change that.
+    /// Whether its journal has fewer segments than it takes to go on: if it is full, deletes make no room while any record is kept.
     pub lacks_segments: bool,
+    /// Whether a block finds no space in a segment that is there, as on file systems that copy on write: deletes wait behind it.
+    pub waits_for_space: bool,
     /// How long the oldest block that is not committed has been under way.
     pub commit_age: Duration,
     /// How long the oldest change or read has been under way that the disk has not finished, of the journal or of the pages beside it.

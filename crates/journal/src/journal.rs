@@ -122,6 +122,8 @@ pub struct JournalStats {
     pub cold_bytes: u64,
     /// Segment files.
     pub segments: u64,
+    /// Whether a block that was written in vain waits for space, and what follows it waits with it.
+    pub waits_for_space: bool,
 }
 
 #[derive(Debug, Default)]
@@ -197,6 +199,7 @@ pub struct Journal {
     pub(crate) slots: Arc<Mutex<Slots>>,
     sealing: AtomicBool,
     refusing: AtomicBool,
+    waits_for_space: AtomicBool,
     reaping: DrainLoop,
     completions: Mutex<Vec<Completion>>,
     waker: Waker,
@@ -258,6 +261,7 @@ impl Journal {
             slots,
             sealing: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
+            waits_for_space: AtomicBool::new(false),
             reaping: DrainLoop::default(),
             completions: Mutex::default(),
             waker: Waker::default(),
@@ -326,6 +330,8 @@ impl Journal {
         marks.acked.store(flight.acked(), Ordering::Release);
         self.sealing.store(writer.is_sealing(), Ordering::Release);
         self.refusing.store(self.is_nearly_full(writer), Ordering::Release);
+        let waits = matches!(writer.shortage(), Some(DiskError::Full { .. }));
+        self.waits_for_space.store(waits, Ordering::Release);
     }
 
     fn is_nearly_full(&self, writer: &Writer) -> bool {
@@ -787,6 +793,7 @@ impl Journal {
             cold_reads: load(&self.parts.cold.reads),
             cold_bytes: load(&self.parts.cold.read_bytes),
             segments: self.parts.segment_pool.files(),
+            waits_for_space: self.waits_for_space.load(Ordering::Acquire),
         }
     }
 }

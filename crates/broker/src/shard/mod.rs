@@ -351,6 +351,7 @@ impl Shard {
             stopped: self.is_stopped(),
             full: !self.replicator.admits(Priority::Ordinary),
             lacks_segments: journal.segments < Journal::LEAST_SEGMENTS,
+            waits_for_space: journal.waits_for_space,
             commit_age,
             disk_wait: self.disk_wait(),
             blocks: counters.blocks,

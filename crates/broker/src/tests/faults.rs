@@ -18,7 +18,7 @@ use super::sim::{Machine, Seam};
 use crate::testing::Disks;
 use crate::{
     Broker, BrokerOptions, Caller, Damage, DamageCause, Fence, NewTopic, OffsetCommit, OffsetSpec,
-    ReadTarget, StartError, Text, Topic,
+    ReadTarget, ShardStats, StartError, Text, Topic,
 };
 
 #[tokio::test]
@@ -59,6 +59,7 @@ async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() 
     let mut waits = Box::pin(append(&broker, &topic, full, batch(&[b"waits"], 2)));
     assert!(pending(&mut waits).await);
     until(|| broker.stats().shards[1].full).await;
+    assert!(broker.stats().shards[1].waits_for_space && !broker.stats().shards[2].waits_for_space);
     let refused = append(&broker, &topic, full, batch(&[b"x"], 3)).await;
     assert_eq!(refused, Err(AppendError::Shard(ShardFailure::StorageFull).into()));
     append(&broker, &topic, good, batch(&[b"fine"], 4)).await.unwrap();
@@ -76,6 +77,7 @@ async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() 
     assert_eq!(soon(waits).await.unwrap().base_offset, Offset(1));
     soon(deleted).await.unwrap();
     until(|| !broker.stats().shards[1].full).await;
+    assert!(!broker.stats().shards[1].waits_for_space);
     append(&broker, &topic, full, batch(&[b"after"], 5)).await.unwrap();
     until(|| told("is not full any more") > 0).await;
     assert!(broker.stats().shards.iter().all(|shard| !shard.stopped));
@@ -198,7 +200,8 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
     let topic = create(&broker, "t", 1).await;
     let taken = fill(&broker, &topic).await;
     assert!(taken > 10, "{taken}");
-    assert!(broker.stats().shards[1].full);
+    let ShardStats { full, lacks_segments, waits_for_space, .. } = broker.stats().shards[1];
+    assert_eq!((full, lacks_segments, waits_for_space), (true, false, false), "deletes make room");
     let fetched = read(&broker, &topic, 0, taken - 1, 1000).await.unwrap();
     assert_eq!((fetched.high_watermark.0, fetched.slices.len()), (taken, 1));
     // Deleting goes on, and makes room by itself.
