@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sabir_base::clock::{Clock, ManualClock};
+use sabir_base::testing::{keep_log, logged};
 use sabir_model::{QueueConfig, TimestampType, TopicConfig};
 
 use super::lag::commit;
@@ -231,6 +232,39 @@ async fn short_starts_under_the_same_wrong_clock_delete_nothing() {
 async fn pass_minutes(machine: &Machine, broker: &Broker, minutes: i64) {
     machine.clock.advance(minutes * 60_000 - 1_000);
     pass(machine, broker, 1_000).await;
+}
+
+/// However often the clock is looked at: one line when it jumps, which says what is done, and one when it is taken over.
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_is_told_of_in_one_line_that_says_what_is_done() {
+    keep_log();
+    // Of about as many seconds as no other test jumps by, less those that the time gains meanwhile.
+    const JUMP: i64 = 34_567_890_000;
+    let told = || logged(&["WARN", "seconds=34567"]);
+    let machine = machine(11);
+    let broker = open(&machine);
+    pass(&machine, &broker, 1_000).await;
+    assert!(told().is_empty());
+    machine.clock.set_by(JUMP);
+    for _ in 0..9 {
+        pass_minutes(&machine, &broker, 1).await;
+        let lines = told();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let done = [
+            "the system clock has jumped ahead: the broker's time does not follow, but runs at most twice as fast",
+            "it is taken over when it has gone on so for ten minutes",
+            "Nothing is deleted early",
+        ];
+        assert!(done.iter().all(|done| lines[0].contains(done)), "{lines:?}");
+    }
+    for _ in 0..4 {
+        pass_minutes(&machine, &broker, 1).await;
+    }
+    let lines = told();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains("the broker's time has stepped ahead to the system clock"), "{lines:?}");
+    assert_eq!(broker.stats().clock_ahead_ms, 0);
+    broker.shutdown();
 }
 
 /// A clock that is hours ahead may be true, as the machine may have been off; each start gives an operator who sees it ten minutes of its own.
