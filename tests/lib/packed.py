@@ -6,9 +6,9 @@ import zlib
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 
 
-def gzip(content):
+def gzip(content, level=9):
     """A whole member."""
-    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    press = zlib.compressobj(level, zlib.DEFLATED, 31)
     return press.compress(content) + press.flush()
 
 
