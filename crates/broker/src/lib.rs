@@ -61,8 +61,8 @@ pub use converter::{
     DelayedAddress, RedriveOf, RedrivenRecord,
 };
 pub use dead_letter::{
-    DeadLetterStats, MOST_REDRIVES, Redrive, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec,
-    RedriveState,
+    DeadLetterStats, MOST_REDRIVES, Redrive, RedriveCounts, RedriveOrigin, RedriveProgress, RedriveRefused,
+    RedriveSpec, RedriveState,
 };
 pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};

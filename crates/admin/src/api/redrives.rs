@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::http::StatusCode;
 use sabir_broker::{
-    Caller, DeathReason, Redrive, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec, RedriveState,
+    Caller, DeathReason, Redrive, RedriveCounts, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec,
+    RedriveState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -143,8 +144,10 @@ fn numbered(all: Vec<Redrive>, id: &str) -> Result<Redrive, Problem> {
 
 fn details(redrive: &Redrive) -> RedriveDetails {
     let (queue, spec) = (redrive.queue(), redrive.spec().clone());
-    let RedriveProgress {
-        state,
+    let progress = redrive.progress();
+    let (state, error) = state(&progress);
+    let RedriveProgress { counts, origins, .. } = progress;
+    let RedriveCounts {
         read,
         wanted,
         moved,
@@ -154,15 +157,7 @@ fn details(redrive: &Redrive) -> RedriveDetails {
         origin_gone,
         without_origin,
         unreadable,
-        origins,
-    } = redrive.progress();
-    let (state, error) = match state {
-        RedriveState::Running => ("running", None),
-        RedriveState::Done => ("done", None),
-        RedriveState::Cancelled => ("cancelled", None),
-        RedriveState::Failed(error) => ("failed", Some(error.to_string())),
-        RedriveState::Unreadable(error) => ("failed", Some(error.to_string())),
-    };
+    } = counts;
     let RedriveSpec { most, origin, reason, per_second, dry_run } = spec;
     RedriveDetails {
         id: redrive.number().to_string(),
@@ -192,6 +187,17 @@ fn shown(origin: RedriveOrigin) -> Origin {
     let RedriveOrigin { queue, reason, messages, is_there } = origin;
     Origin { queue, reason: Reason::shown(reason), messages, is_there }
 }
+/// A state's name, and why it failed.
+fn state(of: &RedriveProgress) -> (&'static str, Option<String>) {
+    match of.state {
+        RedriveState::Running => ("running", None),
+        RedriveState::Done => ("done", None),
+        RedriveState::Cancelled => ("cancelled", None),
+        RedriveState::Failed(error) => ("failed", Some(error.to_string())),
+        RedriveState::Unreadable(error) => ("failed", Some(error.to_string())),
+    }
+}
+
 
 impl From<RedriveRefused> for Problem {
     fn from(refused: RedriveRefused) -> Self {

@@ -21,7 +21,8 @@ mod waiting;
 pub(crate) use driver::DeadLetterDriver;
 pub(crate) use redrive::RedriveDriver;
 pub use redrive::{
-    MOST_REDRIVES, Redrive, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec, RedriveState,
+    MOST_REDRIVES, Redrive, RedriveCounts, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec,
+    RedriveState,
 };
 pub(crate) use tally::RedriveTally;
 pub use waiting::DeadLetterStats;

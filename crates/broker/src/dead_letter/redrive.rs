@@ -118,18 +118,27 @@ pub struct RedriveOrigin {
     pub is_there: bool,
 }
 
-/// What has become of the messages that a redrive has come to.
+/// How far a redrive has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedriveProgress {
     /// How it stands.
     pub state: RedriveState,
+    /// What has become of the messages that it has come to.
+    pub counts: RedriveCounts,
+    /// Those that are wanted, and what gave them up, by its name; of a thousand origins and reasons, what is in others is in `wanted` alone.
+    pub origins: Vec<RedriveOrigin>,
+}
+
+/// How many messages of a redrive came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RedriveCounts {
     /// Messages that it has looked at.
     pub read: u64,
     /// Those of them that go back, or would.
     pub wanted: u64,
     /// Those that went back.
     pub moved: u64,
-    /// Those that the queue which gave them up did not take: they stay.
+    /// Those that the queue which gave them up did not take: it is full, or gone since. They stay.
     pub refused: u64,
     /// Those that are to go back, and have not come there. They go whatever becomes of the redrive.
     pub waiting: u64,
@@ -141,8 +150,6 @@ pub struct RedriveProgress {
     pub without_origin: u64,
     /// Those that cannot be read: they stay.
     pub unreadable: u64,
-    /// Those that are wanted, and what gave them up, by its name; of a thousand origins and reasons, what is in others is in `wanted` alone.
-    pub origins: Vec<RedriveOrigin>,
 }
 
 /// A redrive, running or ended.
@@ -171,12 +178,8 @@ struct Work {
     at: u64,
     /// No more messages come to wait before then.
     not_before: Instant,
-    read: u64,
-    wanted: u64,
-    taken: u64,
-    origin_gone: u64,
-    without_origin: u64,
-    unreadable: u64,
+    /// But for what the tally has.
+    counts: RedriveCounts,
     origins: BTreeMap<(String, DeathReason), Origin>,
 }
 
@@ -243,15 +246,7 @@ impl Job {
         let Figures { waiting, moved, stayed, .. } = figures;
         RedriveProgress {
             state: work.state,
-            read: work.read,
-            wanted: work.wanted,
-            moved,
-            refused: stayed,
-            waiting,
-            taken: work.taken,
-            origin_gone: work.origin_gone,
-            without_origin: work.without_origin,
-            unreadable: work.unreadable,
+            counts: RedriveCounts { moved, refused: stayed, waiting, ..work.counts },
             origins: work.origins.iter().map(of).collect(),
         }
     }
@@ -382,12 +377,7 @@ impl RedriveDriver {
                 state: RedriveState::Running,
                 at,
                 not_before: Instant::now(),
-                read: 0,
-                wanted: 0,
-                taken: 0,
-                origin_gone: 0,
-                without_origin: 0,
-                unreadable: 0,
+                counts: RedriveCounts::default(),
                 origins: BTreeMap::new(),
             }),
         });
@@ -414,7 +404,7 @@ impl RedriveDriver {
         let figures = job.tally.figures();
         if !figures.is_asked && figures.failed.is_none() && !job.spec.dry_run {
             let mut work = job.work.lock();
-            work.taken = work.wanted.saturating_sub(figures.acquired);
+            work.counts.taken = work.counts.wanted.saturating_sub(figures.acquired);
         }
         if shard.is_stopped() {
             self.end(shard, job, RedriveState::Failed(ShardFailure::StorageError.into()));
@@ -434,7 +424,7 @@ impl RedriveDriver {
 
     fn go_on(&self, shard: &Shard, job: &Job) -> Option<Duration> {
         let (work, now) = (job.work.lock(), Instant::now());
-        let left = job.spec.most.map_or(u64::MAX, |most| most.saturating_sub(work.wanted));
+        let left = job.spec.most.map_or(u64::MAX, |most| most.saturating_sub(work.counts.wanted));
         if work.at >= job.until || left == 0 {
             drop(work);
             self.end(shard, job, RedriveState::Done);
@@ -454,7 +444,7 @@ impl RedriveDriver {
         };
         let count: u64 = wanted.iter().map(|messages| messages.end - messages.start).sum();
         let mut work = job.work.lock();
-        work.wanted += count;
+        work.counts.wanted += count;
         if let Some(most) = job.spec.per_second.filter(|_| !job.spec.dry_run) {
             work.not_before = work.not_before.max(now) + Duration::from_secs(count) / most;
         }
@@ -538,8 +528,9 @@ impl RedriveDriver {
     fn end(&self, shard: &Shard, job: &Job, state: RedriveState) {
         shard.dead_letters.redrives.end(&job.tally);
         job.work.lock().state = state;
-        let RedriveProgress {
+        let RedriveCounts {
             read,
+            wanted: _,
             moved,
             refused,
             waiting,
@@ -547,8 +538,7 @@ impl RedriveDriver {
             origin_gone,
             without_origin,
             unreadable,
-            ..
-        } = job.progress();
+        } = job.progress().counts;
         info!(
             redrive = job.number,
             queue = %job.topic.name,
@@ -584,7 +574,7 @@ impl Jobs {
 impl Work {
     /// Counts a message; tells whether it goes back.
     fn take(&mut self, judged: Judged) -> bool {
-        self.read += 1;
+        self.counts.read += 1;
         match judged {
             Judged::Wanted { origin, reason, is_there } => {
                 let is_counted = self.origins.len() < ORIGINS;
@@ -595,12 +585,12 @@ impl Work {
                     counted.messages += 1;
                     counted.is_there = is_there;
                 }
-                self.origin_gone += u64::from(!is_there);
+                self.counts.origin_gone += u64::from(!is_there);
                 return is_there;
             }
             Judged::Other => {}
-            Judged::WithoutOrigin => self.without_origin += 1,
-            Judged::Unreadable => self.unreadable += 1,
+            Judged::WithoutOrigin => self.counts.without_origin += 1,
+            Judged::Unreadable => self.counts.unreadable += 1,
         }
         false
     }

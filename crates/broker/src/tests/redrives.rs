@@ -15,7 +15,8 @@ use super::rig::{create, soon, until};
 use super::sim::{Machine, Seam};
 use crate::queue::QueueError;
 use crate::{
-    Broker, Caller, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec, RedriveState, Topic,
+    Broker, Caller, RedriveCounts, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec, RedriveState,
+    Topic,
 };
 
 /// Has some dead letters go back, and waits for it.
@@ -23,7 +24,7 @@ async fn redriven(broker: &Broker, queue: &Arc<Topic>, spec: RedriveSpec) -> Red
     let redrive = broker.redrive(&Caller::OPERATOR, queue, spec).unwrap();
     until(|| !redrive.is_running()).await;
     let progress = redrive.progress();
-    assert_eq!((progress.state, progress.waiting, progress.taken), (RedriveState::Done, 0, 0));
+    assert_eq!((progress.state, progress.counts.waiting, progress.counts.taken), (RedriveState::Done, 0, 0));
     progress
 }
 
@@ -56,16 +57,17 @@ async fn dead_letters_go_back_to_the_queue_that_gave_them_up_in_their_order() {
         messages,
         is_there: true,
     };
-    assert_eq!((counted.read, counted.wanted, counted.without_origin, counted.moved), (6, 5, 1, 0));
+    let RedriveCounts { read, wanted, without_origin, moved, .. } = counted.counts;
+    assert_eq!((read, wanted, without_origin, moved), (6, 5, 1, 0));
     assert_eq!(counted.origins, [origin("one", 3), origin("two", 2)]);
     assert_eq!(lies_in(&broker, &dead).await, [1, 2, 3, 4, 5, 6]);
 
     let of_two = RedriveSpec { most: Some(1), origin: Some("two".to_owned()), ..RedriveSpec::default() };
     let progress = redriven(&broker, &dead, of_two).await;
-    assert_eq!((progress.moved, progress.origins), (1, vec![origin("two", 1)]));
+    assert_eq!((progress.counts.moved, progress.origins), (1, vec![origin("two", 1)]));
     let expired = RedriveSpec { reason: Some(DeathReason::Expired), ..RedriveSpec::default() };
-    assert_eq!(redriven(&broker, &dead, expired).await.wanted, 0);
-    assert_eq!(redriven(&broker, &dead, RedriveSpec::default()).await.moved, 4);
+    assert_eq!(redriven(&broker, &dead, expired).await.counts.wanted, 0);
+    assert_eq!(redriven(&broker, &dead, RedriveSpec::default()).await.counts.moved, 4);
     let lie = [lies_in(&broker, &one).await, lies_in(&broker, &two).await, lies_in(&broker, &dead).await];
     assert_eq!(lie, [vec![1, 2, 3], vec![4, 5], vec![6]]);
     assert_eq!((stats(&broker).redriven, stats(&broker).redrives_refused), (5, 0));
@@ -76,7 +78,7 @@ async fn dead_letters_go_back_to_the_queue_that_gave_them_up_in_their_order() {
     let history = with_history(&broker, &dead).await;
     let deaths: Vec<_> = history[1].1.iter().map(|death| (&*death.queue, death.count)).collect();
     assert_eq!((history[1].0, deaths), (1, vec![("one", 2)]));
-    assert_eq!(redriven(&broker, &dead, RedriveSpec::default()).await.moved, 1);
+    assert_eq!(redriven(&broker, &dead, RedriveSpec::default()).await.counts.moved, 1);
     assert_eq!(lies_in(&broker, &one).await, [2, 3, 1]);
     machine.agrees_with_replay(&broker);
     close(broker).await;
@@ -97,7 +99,7 @@ async fn what_the_queue_does_not_take_that_gave_it_up_stays() {
     reject(&broker, &full, &[2]).await;
     publish(&broker, &full, &[3]).await.unwrap();
     let progress = redriven(&broker, &dead, RedriveSpec::default()).await;
-    assert_eq!((progress.moved, progress.refused, progress.wanted), (0, 2, 2));
+    assert_eq!((progress.counts.moved, progress.counts.refused, progress.counts.wanted), (0, 2, 2));
     let ready = |broker: &Broker, queue: &Topic| {
         with_subscription(broker, queue, |queue: &Subscription| queue.backlog().messages)
     };
@@ -107,7 +109,7 @@ async fn what_the_queue_does_not_take_that_gave_it_up_stays() {
     for id in [1, 2] {
         get(&broker, &full, Fate::Settle).await;
         let progress = redriven(&broker, &dead, RedriveSpec::default()).await;
-        assert_eq!((progress.moved, progress.refused), (1, 2 - id));
+        assert_eq!((progress.counts.moved, progress.counts.refused), (1, 2 - id));
         assert_eq!(lies_in(&broker, &full).await, [id]);
     }
     assert_eq!(ready(&broker, &dead), 0);
@@ -118,7 +120,7 @@ async fn what_the_queue_does_not_take_that_gave_it_up_stays() {
     publish(&broker, &gives, &[4]).await.unwrap();
     reject(&broker, &gives, &[4]).await;
     publish(&broker, &gives, &[5]).await.unwrap();
-    assert_eq!(redriven(&broker, &dead, RedriveSpec::default()).await.moved, 1);
+    assert_eq!(redriven(&broker, &dead, RedriveSpec::default()).await.counts.moved, 1);
     at_rest(&broker).await;
     let history = with_history(&broker, &dead).await;
     assert_eq!(history.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [4]);
@@ -127,7 +129,7 @@ async fn what_the_queue_does_not_take_that_gave_it_up_stays() {
     // So does one whose queue is gone.
     soon(broker.delete_topics(&CALLER, vec![gives.id])).await.remove(0).unwrap();
     let progress = redriven(&broker, &dead, RedriveSpec::default()).await;
-    assert_eq!((progress.wanted, progress.origin_gone, progress.moved), (0, 1, 0));
+    assert_eq!((progress.counts.wanted, progress.counts.origin_gone, progress.counts.moved), (0, 1, 0));
     assert!(!progress.origins[0].is_there);
     assert_eq!(lies_in(&broker, &dead).await, [4]);
     machine.agrees_with_replay(&broker);
@@ -160,7 +162,7 @@ async fn a_redrive_keeps_to_its_rate_until_it_is_cancelled_and_is_an_operators()
     let began = std::time::Instant::now();
     let redrive = broker.redrive(&Caller::OPERATOR, &dead, spec.clone()).unwrap();
     assert_eq!(refused(&Caller::OPERATOR, &dead, spec), RedriveRefused::IsRunning);
-    until(|| redrive.progress().moved >= 6).await;
+    until(|| redrive.progress().counts.moved >= 6).await;
     assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
     redrive.cancel();
     until(|| !redrive.is_running()).await;
@@ -173,7 +175,7 @@ async fn a_redrive_keeps_to_its_rate_until_it_is_cancelled_and_is_an_operators()
     assert_eq!(numbers, [1]);
     // What has expired since is a dead letter again, and comes behind all that were there.
     let rest = redriven(&broker, &dead, RedriveSpec::default()).await;
-    assert_eq!(rest.moved, rest.read);
+    assert_eq!(rest.counts.moved, rest.counts.read);
     at_rest(&broker).await;
     let mut there = [lies_in(&broker, &work).await, lies_in(&broker, &dead).await].concat();
     there.sort_unstable();

@@ -313,7 +313,7 @@ fn redrive(node: &Node, spec: RedriveSpec) -> (u64, u64) {
     }
     let progress = redrive.progress();
     assert_eq!(progress.state, RedriveState::Done);
-    (progress.moved, progress.without_origin)
+    (progress.counts.moved, progress.counts.without_origin)
 }
 
 #[test]
