@@ -92,7 +92,7 @@ fn figures(of: &ShownRedrive) -> Vec<(&'static str, u64)> {
     let goes = if of.dry_run { ("would go back", of.wanted) } else { ("went back", of.moved) };
     let rest = [
         ("on their way back", of.waiting),
-        ("refused by the queue that they came from: it is full", of.refused),
+        ("the queue that they came from did not take them: it is full, or gone since", of.refused),
         ("the queue that they came from is gone", of.origin_gone),
         ("say of no queue that they came from it", of.without_origin),
         ("taken by a consumer meanwhile", of.taken),
