@@ -635,6 +635,7 @@ def redrives():
     assert begun["id"] in ok("dlq", "ls", "-o", "name").split() and "cancelled" in ok("dlq", "ls")
     fails(NOT_FOUND, "dlq", "redrive", name("nothing"))
     fails(NOT_FOUND, "dlq", "cancel", "999999")
+    fails(REFUSED, "dlq", "cancel", begun["id"], says=["has ended", "cancelled"])
     fails(REFUSED, "dlq", "redrive", topic("no-queue"), says=["no queue"])
     fails(USAGE, "dlq", "redrive", dead, "--rate", "0")
     code, asked = on_a_terminal(["dlq", "redrive", dead, "--limit", "1"], "n")

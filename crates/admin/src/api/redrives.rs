@@ -129,8 +129,12 @@ pub async fn one(Open(shown): Open, Name(id): Name) -> Answer<RedriveDetails> {
 }
 
 pub async fn cancel(_: WriteAccess, Open(shown): Open, Name(id): Name) -> Result<StatusCode, Problem> {
-    let all = shown.broker.redrives(&Caller::OPERATOR)?;
-    numbered(all, &id)?.cancel();
+    let redrive = numbered(shown.broker.redrives(&Caller::OPERATOR)?, &id)?;
+    if !redrive.is_running() {
+        let detail = format!("redrive {id} has ended: its state is {}", state(&redrive.progress()).0);
+        return Err(Problem::new(StatusCode::CONFLICT, "redrive-ended", detail));
+    }
+    redrive.cancel();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -183,10 +187,6 @@ fn details(redrive: &Redrive) -> RedriveDetails {
     }
 }
 
-fn shown(origin: RedriveOrigin) -> Origin {
-    let RedriveOrigin { queue, reason, messages, is_there } = origin;
-    Origin { queue, reason: Reason::shown(reason), messages, is_there }
-}
 /// A state's name, and why it failed.
 fn state(of: &RedriveProgress) -> (&'static str, Option<String>) {
     match of.state {
@@ -198,6 +198,10 @@ fn state(of: &RedriveProgress) -> (&'static str, Option<String>) {
     }
 }
 
+fn shown(origin: RedriveOrigin) -> Origin {
+    let RedriveOrigin { queue, reason, messages, is_there } = origin;
+    Origin { queue, reason: Reason::shown(reason), messages, is_there }
+}
 
 impl From<RedriveRefused> for Problem {
     fn from(refused: RedriveRefused) -> Self {

@@ -16,7 +16,7 @@ pub enum DlqCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Cancel redrives: what has gone back stays there
+    /// Cancel redrives that are running: what has gone back stays there
     Cancel {
         /// Their ids
         #[arg(required = true, value_name = "ID")]
