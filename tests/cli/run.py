@@ -5,6 +5,7 @@ The fields that docs/cli.md lists are the contract: a field that is not listed t
 """
 
 import ctypes
+import http.server
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -633,13 +635,46 @@ def redrives():
         time.sleep(0.1)
     equal((shown["id"], shown["queue"], shown["state"]), (begun["id"], dead, "cancelled"))
     assert begun["id"] in ok("dlq", "ls", "-o", "name").split() and "cancelled" in ok("dlq", "ls")
+    fails(REFUSED, "dlq", "cancel", begun["id"], says=["has ended", "cancelled"])
     fails(NOT_FOUND, "dlq", "redrive", name("nothing"))
     fails(NOT_FOUND, "dlq", "cancel", "999999")
-    fails(REFUSED, "dlq", "cancel", begun["id"], says=["has ended", "cancelled"])
     fails(REFUSED, "dlq", "redrive", topic("no-queue"), says=["no queue"])
     fails(USAGE, "dlq", "redrive", dead, "--rate", "0")
+    fails(USAGE, "dlq", "redrive", dead, "--dry-run", "--no-wait", says=["cannot be used with"])
     code, asked = on_a_terminal(["dlq", "redrive", dead, "--limit", "1"], "n")
     assert code == FAILED and "[y/N]" in asked and "nothing was changed" in asked, asked
+
+
+def a_redrive_of_a_broker_that_starts_anew():
+    """Its id is another's then: that one is not followed, and what was shown of it is gone from the terminal."""
+    counted = ("read", "wanted", "moved", "refused", "waiting", "taken", "origin_gone", "without_origin", "unreadable")
+    redrive = {"id": "1", "namespace": "/", "state": "running", "dry_run": False, "origins": []} | dict.fromkeys(counted, 1)
+    redrive |= dict.fromkeys(("most", "origin", "reason", "per_second", "error"))
+
+    class Restarted(http.server.BaseHTTPRequestHandler):
+        def answer(self, queue):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = json.dumps(redrive | {"queue": queue}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            self.answer("dead")
+
+        def do_GET(self):
+            self.answer("another")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Restarted) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code, shown = on_a_terminal(["dlq", "redrive", "dead", "--yes"], None, SABIR_ADMIN=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert code == FAILED and "started anew" in shown and "another" not in shown, shown
+    assert "1 of 1 went back\r\x1b[K" in shown, repr(shown)
 
 
 def connections():
@@ -965,6 +1000,7 @@ def main():
         suite.case("definitions-of-queues", definitions_of_queues)
         suite.case("namespaces", namespaces)
         suite.case("redrives", redrives)
+        suite.case("a-redrive-of-a-broker-that-starts-anew", a_redrive_of_a_broker_that_starts_anew)
         suite.case("connections", connections)
     suite.case("cluster", cluster)
     suite.case("benchmarks", benchmarks)

@@ -57,7 +57,7 @@ pub struct RedriveArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Do not wait until it is done
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub no_wait: bool,
     #[command(flatten)]
     pub sure: Sure,

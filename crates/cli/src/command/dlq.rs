@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use sabir_server::client::{ClientError, Failure};
 use serde_json::{Value, json};
 
 use super::{block_on, confirm, counted, once, pause_while_read, tell};
@@ -52,21 +53,48 @@ async fn run_redrive(client: &AdminClient, args: RedriveArgs) -> Result<(), CliE
     }
     let wanted = json!({"origin": from, "reason": reason.map(Reason::name), "most": limit,
                         "per_second": rate, "dry_run": dry_run});
-    let mut redrive = client.redrive(&queue, namespace, &wanted).await?;
+    let begun = client.redrive(&queue, namespace, &wanted).await?;
     let tells = io::stderr().is_terminal();
-    while redrive.is_running() && (!no_wait || dry_run) {
+    let waited = if no_wait { Ok(begun) } else { wait(client, begun, tells).await };
+    // Also where it failed: the error has a line of its own.
+    if tells {
+        eprint!("\r\x1b[K");
+    }
+    let redrive = waited?;
+    let outcome = ended(&redrive);
+    print(output.output, &RedriveShown(redrive))?;
+    outcome
+}
+
+/// Waits for the end of a redrive, and tells how far it is.
+async fn wait(client: &AdminClient, begun: ShownRedrive, tells: bool) -> Result<ShownRedrive, CliError> {
+    let mut redrive = begun;
+    while redrive.is_running() {
         if tells {
             eprint!("\r{} of {} went back", grouped(redrive.moved), grouped(redrive.wanted));
         }
         pause_while_read(LOOK).await?;
-        redrive = client.redrive_progress(&redrive.id).await?;
+        redrive = gone_on(&redrive, client.redrive_progress(&redrive.id).await)?;
     }
-    if tells {
-        eprint!("\r\x1b[K");
+    Ok(redrive)
+}
+
+/// How far a redrive is, by what its id has now. A broker that has started anew gives ids anew: then it is nobody's, or another redrive's.
+fn gone_on(
+    before: &ShownRedrive,
+    found: Result<ShownRedrive, ClientError>,
+) -> Result<ShownRedrive, CliError> {
+    let is_same = |now: &ShownRedrive| (&now.queue, &now.namespace) == (&before.queue, &before.namespace);
+    match found {
+        Ok(now) if is_same(&now) => Ok(now),
+        Err(error) if error.failure != Failure::NotFound => Err(error.into()),
+        Ok(_) | Err(_) => {
+            let problem = format!("the broker has started anew, and redrive {} ended with it", before.id);
+            let advice =
+                "What was on its way goes back all the same; the same command goes on with what is left.";
+            Err(CliError::new(Exit::Failed, problem).advise(advice))
+        }
     }
-    let outcome = ended(&redrive);
-    print(output.output, &RedriveShown(redrive))?;
-    outcome
 }
 
 /// Whether it came to its end.
@@ -174,5 +202,37 @@ impl Show for Cancelled {
 
     fn names(&self) -> Vec<String> {
         self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_queue(queue: &str, namespace: &str, moved: u64) -> ShownRedrive {
+        let value = json!({
+            "id": "1", "queue": queue, "namespace": namespace, "most": null, "origin": null, "reason": null, "per_second": null,
+            "dry_run": false, "state": "running", "error": null, "read": 9, "wanted": 9, "moved": moved, "refused": 0, "waiting": 0,
+            "taken": 0, "origin_gone": 0, "without_origin": 0, "unreadable": 0, "origins": [],
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_redrive_of_a_broker_that_has_started_anew_is_none_that_was_begun() {
+        let begun = of_queue("dead", "/", 1);
+        let further = of_queue("dead", "/", 5);
+        assert_eq!(gone_on(&begun, Ok(further.clone())).unwrap(), further);
+        let absent = || Err(ClientError::new(Failure::NotFound, "there is no redrive 1"));
+        for found in [Ok(of_queue("other", "/", 1)), Ok(of_queue("dead", "other", 1)), absent()] {
+            let failed = gone_on(&begun, found).unwrap_err();
+            assert_eq!(failed.exit, Exit::Failed);
+            assert!(
+                failed.message.contains("started anew") && failed.message.contains("redrive 1"),
+                "{failed:?}"
+            );
+        }
+        let silent = Err(ClientError::new(Failure::AdminPort, "it does not answer"));
+        assert_eq!(gone_on(&begun, silent).unwrap_err().exit, Exit::Connect);
     }
 }
