@@ -99,3 +99,32 @@ fn what_a_read_took_is_back_when_a_signal_has_ended_it() {
         }
     }
 }
+
+#[test]
+fn a_read_leaves_signals_ignored_that_it_was_started_to_ignore() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "1");
+    let read = broker.command_as("amqp", &["message", "read", "q", "--follow", "-f", r"%o\n"]);
+    let mut command = Command::new("bash");
+    command.args(["-c", "trap '' HUP INT && exec \"$0\" \"$@\""]).arg(read.get_program());
+    command.args(read.get_args());
+    for (name, value) in read.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut reading = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(reading.stdout.take().unwrap()).lines();
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([&format!("-{name}"), &reading.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    assert!(lines.next().is_some());
+    signal("HUP");
+    signal("INT");
+    broker.run_as("amqp", &["bench", "produce", "--topic", "q", "-n", "1", "-q"]).ok();
+    assert!(lines.next().is_some(), "it goes on");
+    signal("TERM");
+    assert_eq!(reading.wait().unwrap().code(), Some(143));
+}

@@ -1,11 +1,14 @@
 //! The end that a signal asks for, before which what was taken is given back.
 
+use std::future::pending;
 use std::io;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+
+use super::ignored::is_ignored;
 
 /// How long the end may take once a signal has asked for it.
 pub const WITHIN: Duration = Duration::from_secs(3);
@@ -14,15 +17,16 @@ pub const WITHIN: Duration = Duration::from_secs(3);
 const BY_SIGNAL: i32 = 128;
 
 /// Tells of the first SIGHUP, SIGINT or SIGTERM, by the code that the process is to end with. A thread ends it with that code at the next
-/// one, or [`WITHIN`] that time: also while the caller waits for the reader of its output.
+/// one, or [`WITHIN`] that time: also while the caller waits for the reader of its output. Those that the process ignores stay ignored: `nohup`
+/// and a shell that starts it in the background mean that.
 pub fn asked() -> io::Result<oneshot::Receiver<i32>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();
         Signals {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
+            hangup: unless_ignored(SignalKind::hangup())?,
+            interrupt: unless_ignored(SignalKind::interrupt())?,
+            terminate: unless_ignored(SignalKind::terminate())?,
         }
     };
     let (tell, told) = oneshot::channel();
@@ -37,20 +41,32 @@ pub fn asked() -> io::Result<oneshot::Receiver<i32>> {
     Ok(told)
 }
 
+/// Those that are not ignored.
 struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
+    hangup: Option<Signal>,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
 }
 
 impl Signals {
     /// The number of the next one.
     async fn next(&mut self) -> i32 {
         let kind = tokio::select! {
-            _ = self.hangup.recv() => SignalKind::hangup(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
+            () = comes(&mut self.hangup) => SignalKind::hangup(),
+            () = comes(&mut self.interrupt) => SignalKind::interrupt(),
+            () = comes(&mut self.terminate) => SignalKind::terminate(),
         };
         kind.as_raw_value()
+    }
+}
+
+fn unless_ignored(kind: SignalKind) -> io::Result<Option<Signal>> {
+    if is_ignored(kind) { Ok(None) } else { signal(kind).map(Some) }
+}
+
+async fn comes(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
     }
 }

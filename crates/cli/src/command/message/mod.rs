@@ -2,6 +2,7 @@
 
 mod ending;
 mod filter;
+mod ignored;
 mod lines;
 mod publish;
 mod read;
