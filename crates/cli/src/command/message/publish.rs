@@ -55,7 +55,8 @@ async fn publish(
     Ok(())
 }
 
-/// What kept messages from being published: where no partition has the number that was named, that, however the broker says it.
+/// What kept messages from being published: where the broker refused them and no partition has the number that was named, that, however the
+/// broker says it.
 async fn about_partition(
     client: &mut dyn Client,
     client_args: &ClientArgs,
@@ -63,7 +64,7 @@ async fn about_partition(
     error: ClientError,
 ) -> ClientError {
     let (topic, Some(partition)) = (&args.topic, args.partition) else { return error };
-    if error.failure == Failure::NotFound {
+    if error.failure != Failure::Refused {
         return error;
     }
     let asking = client.positions(topic, Some(partition), Start::Latest);
@@ -223,5 +224,35 @@ impl Show for Published {
     fn names(&self) -> Vec<String> {
         let offset = |r: &Receipt| r.offset.map_or("-".into(), |o| o.to_string());
         self.receipts.iter().map(|r| format!("{}/{}/{}", self.topic, r.partition, offset(r))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::message::MessageCommand;
+    use crate::args::{Cli, Command};
+    use crate::testing::NoClient;
+
+    #[test]
+    fn that_there_is_no_such_partition_is_told_of_what_was_refused_alone() {
+        let cli = Cli::parse_from(["sabir", "message", "publish", "t", "x", "-p", "9"]);
+        let Command::Message(noun) = cli.command else { panic!("it is about messages") };
+        let MessageCommand::Publish(args) = noun.verb else { panic!("it publishes") };
+        for (failure, told) in [
+            (Failure::Refused, "t has no partition 9"),
+            (Failure::Broken, "as it was"),
+            (Failure::Connect, "as it was"),
+            (Failure::Timeout, "as it was"),
+            (Failure::Unsupported, "as it was"),
+            (Failure::NotFound, "as it was"),
+        ] {
+            let error = ClientError::new(failure, "as it was");
+            let telling =
+                async { Ok(about_partition(&mut NoClient, &noun.client, &args, error).await.message) };
+            assert_eq!(super::super::block_on(telling).unwrap(), told, "{failure:?}");
+        }
     }
 }
