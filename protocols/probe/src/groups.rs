@@ -12,6 +12,10 @@ use sabir_model::{DecodeError, PartitionId};
 use crate::state::{number, three};
 
 const NONE: &str = "ERR there is no such group";
+const TOO_MANY: &str = "ERR the group has too many consumers";
+
+/// Consumers of a group.
+const MOST: usize = 1000;
 
 /// Does what a command says of a group: of which partition, and behind that its name and the rest.
 pub(crate) fn apply(
@@ -55,15 +59,22 @@ pub(crate) fn apply(
     Ok(done.unwrap_or_else(|refused| format!("ERR {refused}")))
 }
 
-/// The number of a consumer, which is given one where it has none.
-fn consumer(group: SubscriptionNo, name: &str, effects: &mut Effects<'_>) -> Result<u64, DeliveryRefused> {
+/// The number of a consumer, which is given one where it has none; none where the group has too many.
+fn consumer(
+    group: SubscriptionNo,
+    name: &str,
+    effects: &mut Effects<'_>,
+) -> Result<Option<u64>, DeliveryRefused> {
     let view = effects.messages(group).ok_or(DeliveryRefused::Unknown)?;
     if let Some(known) = number_of(&view, name) {
-        return Ok(known);
+        return Ok(Some(known));
+    }
+    if view.consumers().count() >= MOST {
+        return Ok(None);
     }
     let number = view.consumers().last().map_or(1, |(last, _)| last + 1);
     effects.delivery(group, &Operation::ConsumerNamed { number, name })?;
-    Ok(number)
+    Ok(Some(number))
 }
 
 fn number_of(group: &SubscriptionView<'_>, consumer: &str) -> Option<u64> {
@@ -77,8 +88,8 @@ fn next(
     most: u32,
     effects: &mut Effects<'_>,
 ) -> Result<String, DeliveryRefused> {
-    let owner = MessageOwner::Named(consumer(group, name, effects)?);
-    let terms = Terms { owner, timeout_ms: 0, token: 0 };
+    let Some(number) = consumer(group, name, effects)? else { return Ok(TOO_MANY.into()) };
+    let terms = Terms { owner: MessageOwner::Named(number), timeout_ms: 0, token: 0 };
     let Delivered { acquired, .. } = effects.delivery(group, &Operation::Taken { count: most, terms })?;
     let offsets: Vec<_> = acquired.into_iter().flatten().map(|offset| offset.to_string()).collect();
     Ok(if offsets.is_empty() { "NIL".into() } else { format!("OK {}", offsets.join(" ")) })
@@ -107,9 +118,9 @@ fn claim(
     min_idle_ms: u32,
     effects: &mut Effects<'_>,
 ) -> Result<String, DeliveryRefused> {
-    let owner = MessageOwner::Named(consumer(group, name, effects)?);
+    let Some(number) = consumer(group, name, effects)? else { return Ok(TOO_MANY.into()) };
     let ranges = RangesBuffer::of(std::iter::once(offset..offset.saturating_add(1)));
-    let terms = Terms { owner, timeout_ms: 0, token: 0 };
+    let terms = Terms { owner: MessageOwner::Named(number), timeout_ms: 0, token: 0 };
     let (ranges, attempts) = (ranges.ranges(), AttemptsChange::Add);
     let operation =
         Operation::Transferred { ranges, terms, min_idle_ms, since_ms: None, attempts, force: false };

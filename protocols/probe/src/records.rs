@@ -122,6 +122,18 @@ impl ProbeFrontend {
         Ok((*place, target))
     }
 
+    /// A topic's partition, whose groups the caller may use: that is judged here, as of a queue.
+    ///
+    /// # Errors
+    /// Why not, for the client.
+    pub(crate) fn used(&self, caller: &Caller, topic: &str, partition: i32) -> Result<Partition, String> {
+        const NONE: &str = "there is no such partition";
+        let view = self.broker.catalog();
+        let topic = view.topic_of(caller, topic).ok_or(NONE)?;
+        self.broker.may_use(caller, topic).map_err(|error| error.to_string())?;
+        Ok(topic.partition(partition).copied().ok_or(NONE)?)
+    }
+
     /// The shard of a partition.
     pub(crate) fn shard(&self, caller: &Caller, topic: &str, partition: i32) -> Option<ShardId> {
         Some(self.broker.catalog().topic_of(caller, topic)?.partition(partition)?.shard)

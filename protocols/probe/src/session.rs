@@ -191,9 +191,10 @@ impl ProbeSession {
     }
 
     fn group(&mut self, topic: &str, partition: i32, group: &str, what: GroupCommand<'_>) -> Answering {
-        let view = self.broker().catalog();
-        let place = view.topic_of(&self.caller, topic).and_then(|topic| topic.partition(partition).copied());
-        let Some(place) = place else { return at_once(error("there is no such partition")) };
+        let place = match self.probe.used(&self.caller, topic, partition) {
+            Ok(place) => place,
+            Err(why) => return at_once(error(why)),
+        };
         let behind = self.written.get(&place.shard);
         let (answering, written) = requests::group(&self.probe, &self.caller, place, group, what, behind);
         if let Some(written) = written {

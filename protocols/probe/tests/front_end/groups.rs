@@ -1,6 +1,8 @@
 //! Groups of consumers at a partition: made, taken from and settled where entries are applied.
 
 use proptest::prelude::*;
+use sabir_broker::{Caller, NewTopic};
+use sabir_model::TopicConfig;
 
 use crate::killed::OtherProcess;
 use crate::node::{Lines, Node, SHARDS};
@@ -89,6 +91,53 @@ fn an_operator_removes_a_group_and_it_goes_with_its_topic() {
     asks(&mut client, &[("CREATE t 1", "OK"), ("GROUP t 0 g SHOW", gone), ("QUEUE q", "OK")]);
     let answer = client.ask("GROUP q 0 g MAKE");
     assert!(answer.starts_with("ERR the topic is a queue"), "{answer}");
+    node.stop();
+}
+
+#[test]
+fn a_topic_that_its_maker_keeps_from_clients_has_no_groups_of_theirs() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), 1);
+    let kept = NewTopic {
+        name: "kept".into(),
+        partitions: 1,
+        config: TopicConfig::default(),
+        internal: true,
+        unlike: false,
+    };
+    let broker = node.running().broker().clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let making = async { broker.create_topics(&Caller::front_end("probe"), vec![kept]).await.remove(0) };
+    runtime.block_on(making).unwrap();
+    let mut client = node.connect();
+    for words in ["MAKE", "NEXT c 1", "SHOW", "DROP"] {
+        let answer = client.ask(&format!("GROUP kept 0 g {words}"));
+        assert_eq!(answer, "ERR no client uses an internal topic", "{words}");
+    }
+    node.stop();
+}
+
+#[test]
+fn a_group_has_so_many_consumers_and_no_more() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), 1);
+    let mut client = node.connect();
+    asks(&mut client, &[("CREATE t 1", "OK"), ("GROUP t 0 g MAKE", "OK"), ("PUBLISH t 0 a", "OK 0")]);
+    asks(&mut client, &[("GROUP t 0 g NEXT c0 1", "OK 0")]);
+    let others: Vec<_> = (1..1000).map(|consumer| format!("GROUP t 0 g NEXT c{consumer} 1")).collect();
+    client.send(&others.iter().map(String::as_str).collect::<Vec<_>>());
+    others.iter().for_each(|request| assert_eq!(client.line(), "NIL", "{request}"));
+    let full = "ERR the group has too many consumers";
+    asks(
+        &mut client,
+        &[
+            ("GROUP t 0 g NEXT more 1", full),
+            ("GROUP t 0 g CLAIM more 0 0", full),
+            ("GROUP t 0 g CLAIM c1 0 0", "OK 1"),
+            ("GROUP t 0 g LEAVE c2", "OK"),
+            ("GROUP t 0 g CLAIM more 0 0", "OK 1"),
+        ],
+    );
     node.stop();
 }
 
