@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use sabir_server::shell_quoted;
+
 /// What it is called where a shell finds it.
 const NAME: &str = "sabir";
 
@@ -30,8 +32,8 @@ fn typed(started: &OsStr, program: Option<&Path>, path: Option<&OsStr>) -> Strin
     let by_path = Path::new(started).components().count() > 1;
     match () {
         () if is_found(NAME.as_ref()) => NAME.into(),
-        () if by_path || is_found(started) => quoted(started),
-        () => quoted(program.as_os_str()),
+        () if by_path || is_found(started) => shell_quoted(started),
+        () => shell_quoted(program.as_os_str()),
     }
 }
 
@@ -42,16 +44,6 @@ fn found(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
 
 fn same(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
-/// As a shell takes it for one word.
-fn quoted(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
-    match text.chars().all(plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What to do about what the system refuses.
 
+use std::ffi::OsStr;
 use std::io;
 
 /// What to do where the system does not let this user at a file, or has no room for it.
@@ -17,5 +18,15 @@ pub fn advice_on(kind: io::ErrorKind) -> Option<&'static str> {
         }
         io::ErrorKind::StorageFull => Some("The disk is full: make space, or name another place."),
         _ => None,
+    }
+}
+
+/// A word of a command that is advised, as a shell takes it for one.
+pub fn shell_quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match text.chars().all(plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }

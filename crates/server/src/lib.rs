@@ -18,7 +18,7 @@ mod running;
 mod start_watch;
 mod storage;
 
-pub use advice::advice_on;
+pub use advice::{advice_on, shell_quoted};
 pub use protocols::protocols;
 pub use run::{RunError, run, run_while};
 pub use running::{Running, ServerStartError, Serving, ServingAt, Stopped, start};

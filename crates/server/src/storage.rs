@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::advice::shell_quoted;
+
 /// Where the file system of `dir` is kept in memory, its name: nothing there survives the machine, whatever is synced.
 pub fn volatile(dir: &Path) -> Option<&'static str> {
     in_memory(rustix::fs::statfs(dir).ok()?.f_type as u64)
@@ -15,13 +17,14 @@ pub fn others_may(data: &Path) -> Option<&'static str> {
     match mode & 0o007 {
         0 => None,
         may if may & 0o002 != 0 => Some("put files into it, and move or remove what is in it"),
-        _ => Some("see what is in it"),
+        may if may & 0o004 != 0 => Some("see what is in it"),
+        _ => Some("reach what is in it, by its name"),
     }
 }
 
 /// What takes that from them. Only who made the folder knows that nobody needs it.
 pub fn keep_others_out(data: &Path) -> String {
-    format!("chmod o= {}", data.display())
+    format!("chmod o= {}", shell_quoted(data.as_os_str()))
 }
 
 /// The name of a kind of file system that is kept in memory, by its magic number.
@@ -48,7 +51,8 @@ mod tests {
             (0o770, None),
             (0o2750, None),
             (0o755, Some("see")),
-            (0o711, Some("see")),
+            (0o754, Some("see")),
+            (0o711, Some("reach")),
             (0o777, Some("remove")),
             (0o1777, Some("remove")),
         ] {
@@ -58,6 +62,7 @@ mod tests {
             assert!(found.unwrap_or_default().contains(others.unwrap_or_default()), "{mode:o} {found:?}");
         }
         assert_eq!(others_may(&dir.path().join("not made yet")), None);
+        assert_eq!(keep_others_out(Path::new("/my data/it's")), r"chmod o= '/my data/it'\''s'");
     }
 
     #[test]
