@@ -442,11 +442,7 @@ impl Files {
         if free < len.saturating_add(keep_free) {
             return Err(DiskError::KeptFree { path: handle.open.path(), len, free, keep_free });
         }
-        match rustix::fs::fallocate(&handle.file, rustix::fs::FallocateFlags::empty(), 0, handle.open.len) {
-            Ok(()) => Ok(taken().map_err(error)? > before),
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
-            Err(source) => Err(error(source.into())),
-        }
+        Ok(fallocate(&handle.file, 0, handle.open.len).map_err(error)? && taken().map_err(error)? > before)
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -596,30 +592,29 @@ fn read_full(file: &File, pos: u64, buf: &mut [u8], needed: usize) -> io::Result
     Ok(())
 }
 
-/// Gives the file its length and its space.
+/// Has the file system set space aside for a range of a file, which is at least so long then. Tells whether it can do that at all.
 #[cfg(target_os = "linux")]
-pub(crate) fn reserve_space(file: &File, len: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        Err(rustix::io::Errno::OPNOTSUPP) => reserve_by_writing(file, len),
-        result => result.map_err(io::Error::from),
+fn fallocate(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, to - from) {
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+        result => result.map(|()| true).map_err(io::Error::from),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn reserve_space(file: &File, len: u64) -> io::Result<()> {
-    reserve_by_writing(file, len)
+fn fallocate(_file: &File, _from: u64, _to: u64) -> io::Result<bool> {
+    Ok(false)
 }
 
-fn reserve_by_writing(file: &File, len: u64) -> io::Result<()> {
-    write_zeros(file, 0, len)
+/// Gives the file its length and its space.
+pub(crate) fn reserve_space(file: &File, len: u64) -> io::Result<()> {
+    if fallocate(file, 0, len)? { Ok(()) } else { write_zeros(file, 0, len) }
 }
 
 /// Makes a file at least so long, with space for all of a range of it. What is in it stays.
 pub(crate) fn lengthen_allocated(file: &File, from: u64, to: u64) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, to - from) {
-        Err(rustix::io::Errno::OPNOTSUPP) => {}
-        result => return result.map_err(io::Error::from),
+    if fallocate(file, from, to)? {
+        return Ok(());
     }
     let len = file.metadata()?.len();
     write_zeros(file, len.max(from), to)

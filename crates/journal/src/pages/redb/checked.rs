@@ -108,10 +108,15 @@ impl Preallocation {
         if places.allocated >= to {
             return Ok(());
         }
+        let before = file.len()?;
         // With what was added to the content behind an older tail, and has its space only as it is written.
-        file.allocate(places.allocated.min(places.end), to)?;
-        places.allocated = to;
-        Ok(())
+        let allocated = file.allocate(places.allocated.min(places.end), to);
+        match allocated {
+            Ok(()) => places.allocated = to,
+            // A part of it would take all the space that is left, and be counted nowhere.
+            Err(_) => file.set_len(before)?,
+        }
+        allocated
     }
 
     /// So much is behind the end of a file that is opened: it stays until it is said how much is to be kept.

@@ -104,7 +104,13 @@ impl RawFile for Recorder {
 
     fn allocate(&self, _: u64, to: u64) -> io::Result<()> {
         let len = self.len()?.max(to);
-        self.set_len(len)
+        self.set_len(len).inspect_err(|_| {
+            // What there is goes to the file, as where zeros are written.
+            let mut recorded = self.0.lock();
+            let most = recorded.most.map_or(0, |most| most.min(len as usize));
+            let len = recorded.bytes.len().max(most);
+            recorded.bytes.resize(len, 0);
+        })
     }
 
     fn write_at(&self, pos: u64, data: &[u8]) -> io::Result<()> {
@@ -333,8 +339,10 @@ fn commits_go_on_in_what_is_kept_behind_the_end() {
     keep_tail(&store, 4 << 20).unwrap();
     let most = recorder.len().unwrap();
     assert!(most >= len + (4 << 20));
+    recorder.0.lock().most = Some(most as usize + (1 << 20));
+    assert!(keep_tail(&store, 8 << 20).is_err(), "there is no space for so much");
+    assert_eq!(recorder.len().unwrap(), most, "nor is a part of it taken");
     recorder.0.lock().most = Some(most as usize);
-    assert!(keep_tail(&store, 8 << 20).is_err(), "there is no space for more");
     for _ in 0..50 {
         store.commit(some_changes(&mut pages, &mut choices)).unwrap();
         assert!(contents(&store).unwrap() == pages);
