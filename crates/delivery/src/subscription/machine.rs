@@ -189,6 +189,11 @@ impl Subscription {
         }
     }
 
+    /// The message that is [taken](Operation::Taken) next: the first ready one of the highest level.
+    pub fn next_taken(&self) -> Option<u64> {
+        self.levels().find_map(|level| self.next_ready_of(level, self.ready_from))
+    }
+
     /// Tells that of the messages that are published next so many, from that one on, expire at a moment, in milliseconds.
     pub fn note_expiry(&mut self, first: u32, count: u32, expires_ms: i64) {
         let (states, busy) = self.parts();
@@ -519,8 +524,7 @@ impl Subscription {
     fn take(&mut self, count: u32, holding: Holding, out: &mut impl Touched) -> u64 {
         let mut left = u64::from(count);
         while left > 0 {
-            let first_of = |level| self.next_ready_of(level, self.ready_from);
-            let Some(from) = self.levels().find_map(first_of) else { break };
+            let Some(from) = self.next_taken() else { break };
             let ((_, ready), (_, level)) = (self.states.run(from), self.level_run(from));
             let to = ready.min(level).min(self.states.end).min(from + left);
             if self.next_ready(self.ready_from) == Some(from) {

@@ -237,15 +237,17 @@ fn what_is_taken_is_of_the_highest_level_first() {
         subscription.note_level(messages, level);
         subscription.apply(&Operation::Published { count, transaction: None }, 1_000, &mut ());
     }
-    let mut taken = Vec::new();
+    let (mut taken, mut next) = (Vec::new(), Vec::new());
     for count in [2, 3, 9] {
         let before: Vec<_> = (0..6).map(|offset| subscription.state(offset)).collect();
         let terms = Terms { owner: MessageOwner::Lease, timeout_ms: 0, token: 1 };
+        next.push(subscription.next_taken());
         subscription.apply(&Operation::Taken { count, terms }, 1_000, &mut ());
         let new = |offset: &u64| subscription.state(*offset) != before[*offset as usize];
         taken.push((0..6).filter(new).collect::<Vec<_>>());
     }
     assert_eq!(taken, [vec![2, 5], vec![0, 1, 3], vec![4]]);
+    assert_eq!((next, subscription.next_taken()), (vec![Some(5), Some(3), Some(4)], None));
     let back = ranges(1, 2);
     let returned =
         Operation::Returned { ranges: back.ranges(), held_by: HeldBy::Any, counted: false, not_before_ms: 0 };

@@ -56,7 +56,7 @@ impl<'a> SubscriptionView<'a> {
 
     /// The offset of the message that is taken next; one behind the last record if none is ready.
     pub fn next(&self) -> u64 {
-        self.kept.next_ready(self.kept.floor()).unwrap_or(self.kept.end())
+        self.kept.next_taken().unwrap_or(self.kept.end())
     }
 
     /// How many messages are in which state. It counts: in proportion to what is in flight, parked, or settled behind such.
