@@ -208,12 +208,13 @@ impl RelayedMessages {
                 heard.is_over = true;
                 break;
             };
-            let target = open.outcomes.targets().targets()[told.target].clone();
+            let target = &open.outcomes.targets().targets()[told.target];
             let (shard, partition) = (target.shard, target.partition);
+            let stays = open.stays && !gives_up(&told, &target.topic);
             open.decides(told.target, shard);
             match self.refused_by(&told, shard, now_ms) {
                 Ok(refused) => {
-                    if open.stays && refused > 0 && !gives_up(&told, &target.topic) {
+                    if stays && refused > 0 {
                         let from = open.offsets.start;
                         let refused =
                             told.records.clone().map(|record| (open.queue, from + u64::from(record)));
@@ -287,7 +288,7 @@ pub(crate) struct Relay<'a> {
     /// Whether what a target refuses stays in the queue.
     pub(crate) stays: bool,
     pub(crate) batch: &'a BatchBuilder,
-    pub(crate) facts: Option<RecordFacts>,
+    pub(crate) facts: Option<&'a RecordFacts>,
     /// The machine's time and the node's, in milliseconds.
     pub(crate) wall_ms: i64,
     pub(crate) now_ms: i64,
@@ -417,7 +418,7 @@ impl Relay<'_> {
     fn publication(&self, targets: &PublishTargets) -> Option<Publish> {
         let batch = self.batch.clone().build_checked(&targets.rules(), self.wall_ms).ok()?;
         let mut publish = Publish { partial: true, ..Publish::new(targets.clone(), [batch]) };
-        publish.batches[0].facts.clone_from(&self.facts);
+        publish.batches[0].facts = self.facts.cloned();
         publish.check(self.caller).ok()?;
         Some(publish)
     }

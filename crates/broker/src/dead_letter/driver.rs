@@ -21,7 +21,7 @@ use super::waiting::{Dropped, NextStep};
 use crate::answer::Waiter;
 use crate::caller::Caller;
 use crate::catalog::Topic;
-use crate::converter::{Converter, DeadLetter, DeadLetterRecord, DeadRecord};
+use crate::converter::{Converter, DeadLetter, DeadLetterRecord, DeadRecord, RedriveOf};
 use crate::definitions::Definitions;
 use crate::entry::{DeliveryError, DeliveryOutcome};
 use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch};
@@ -281,6 +281,13 @@ impl DeadLetterDriver {
             FrontendNo::NONE => converter.reads_unnamed,
             origin => state.catalog.front_end(converter.front_end) == Some(origin),
         })
+    }
+
+    /// What says where dead letters in a topic go back to that a front end wrote, and as which caller they do; none where that does not say.
+    pub(super) fn redriver(&self, origin: FrontendNo, topic: &Topic) -> Option<(RedriveOf, Caller)> {
+        let writer = self.writer(origin)?;
+        let caller = Caller::front_end(writer.front_end).within(Namespace::named(&topic.namespace)?);
+        Some((writer.redrive?, caller))
     }
 
     /// Publishes a group where it goes outside its shard's entry, and waits for it to be taken or refused.

@@ -89,9 +89,9 @@ impl Group {
     }
 
     /// What queues must know of its messages, if anything.
-    pub(super) fn said(&self) -> Option<RecordFacts> {
+    pub(super) fn said(&self) -> Option<&RecordFacts> {
         let says = self.facts.runs().any(|(_, facts)| *facts != Facts::default());
-        says.then(|| self.facts.clone())
+        says.then_some(&self.facts)
     }
 }
 
@@ -158,7 +158,7 @@ impl Letters {
         self.messages += u64::from(group.count);
         self.targets += group.targets.here.len();
         self.facts_bytes += group.facts_bytes;
-        let facts = group.said().map(Box::new);
+        let facts = group.said().cloned().map(Box::new);
         let Group { queue, first, count, reason, origin, targets, batch, .. } = group;
         let batch = batch.build();
         let max_ts = BatchHeader::parse(&batch).map_or(-1, |header| header.max_timestamp);

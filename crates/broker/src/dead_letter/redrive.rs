@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::MessageState;
-use sabir_model::{Namespace, QueueConfig, ReadError, ShardFailure};
+use sabir_model::{QueueConfig, ReadError, ShardFailure};
 use tracing::info;
 
 use super::driver::DeadLetterDriver;
@@ -472,8 +472,8 @@ impl RedriveDriver {
         let (runs, end) = ready(shard, job);
         let (mut judged, mut count, mut is_cut) = (Vec::new(), 0, false);
         each_message(shard, job.target.read_target().partition, &runs, |message| {
-            if count >= most || began.elapsed() >= TURN {
-                is_cut = true;
+            is_cut = is_enough(judged.len(), count, most, began.elapsed());
+            if is_cut {
                 return Flow::Stop;
             }
             let what = self.judge(job, message);
@@ -485,7 +485,6 @@ impl RedriveDriver {
         let mut work = job.work.lock();
         match judged.last() {
             Some((last, _)) if is_cut => work.at = last + 1,
-            None if is_cut => {}
             _ => work.at = end,
         }
         let mut wanted = Vec::new();
@@ -502,13 +501,9 @@ impl RedriveDriver {
             FoundRecord::Record(stored) => stored,
             FoundRecord::Gone | FoundRecord::Unreadable => return Judged::Unreadable,
         };
-        let writer = self.letters.writer(stored.origin);
-        let known = writer.and_then(|writer| Some((writer.front_end, writer.redrive?)));
-        let Some(((front_end, redrive), namespace)) = known.zip(Namespace::named(&job.topic.namespace))
-        else {
+        let Some((redrive, caller)) = self.letters.redriver(stored.origin, &job.topic) else {
             return Judged::WithoutOrigin;
         };
-        let caller = Caller::front_end(front_end).within(namespace);
         let mut judged = Judged::WithoutOrigin;
         redrive(&stored.record, &job.topic.name, &mut |record| {
             let by_origin = job.spec.origin.as_deref().is_none_or(|wanted| wanted == record.origin);
@@ -616,9 +611,27 @@ fn ready(shard: &Shard, job: &Job) -> (Vec<WaitingRun>, u64) {
     (runs, if left > 0 { job.until } else { at })
 }
 
+/// Whether no more messages are looked at in one go. One at least is, however long it took to read it, or it would be read for ever.
+fn is_enough(judged: usize, wanted: u64, most: u64, took: Duration) -> bool {
+    wanted >= most || (judged > 0 && took >= TURN)
+}
+
 fn add(wanted: &mut Vec<Range<u64>>, offset: u64) {
     match wanted.last_mut().filter(|last| last.end == offset) {
         Some(last) => last.end += 1,
         None => wanted.push(offset..offset + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_takes_long_to_read_is_judged_all_the_same() {
+        let long = 10 * TURN;
+        assert!(!is_enough(0, 0, 1, long));
+        assert!(is_enough(1, 0, 1, long) && is_enough(1, 1, 1, Duration::ZERO));
+        assert!(!is_enough(200, 0, 1, TURN / 2));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sabir_delivery::policy::DeathReason;
-use sabir_model::{FrontendNo, Namespace};
+use sabir_model::FrontendNo;
 
 use super::driver::Collecting;
 use super::letters::{Group, LetterRecord};
@@ -31,18 +31,13 @@ impl Collecting<'_> {
         }
         let stored = match message.found {
             FoundRecord::Record(stored) => stored,
-            FoundRecord::Gone => {
-                return self.drop_message(message, Dropped { unreadable: 1, ..Dropped::default() });
-            }
-            FoundRecord::Unreadable => return self.keep(offset),
+            // It goes nowhere, and is not counted as if it had.
+            FoundRecord::Gone | FoundRecord::Unreadable => return self.keep(offset),
         };
         let topic = self.source.topic.clone();
-        let writer = self.driver.writer(stored.origin);
-        let known = writer.and_then(|writer| Some((writer.front_end, writer.redrive?)));
-        let Some(((front_end, redrive), namespace)) = known.zip(Namespace::named(&topic.namespace)) else {
+        let Some((redrive, caller)) = self.driver.redriver(stored.origin, &topic) else {
             return self.keep(offset);
         };
-        let caller = Caller::front_end(front_end).within(namespace);
         let mut is_added = false;
         redrive(&stored.record, &topic.name, &mut |record| {
             is_added = self.add_back(message, record, (&caller, stored.origin));

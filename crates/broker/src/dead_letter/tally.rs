@@ -64,7 +64,8 @@ impl RedriveTally {
     pub(crate) fn answer(&self, answer: Result<(), QueueError>) {
         let mut told = self.told.lock();
         told.figures.is_asked = false;
-        told.figures.failed = answer.err();
+        // The queue may be gone by now: what has failed once does not go on.
+        told.figures.failed = told.figures.failed.or(answer.err());
         drop(told);
         self.alarm.raise();
     }
@@ -72,6 +73,7 @@ impl RedriveTally {
     fn tell(&self, event: &TouchedMessages) {
         let mut told = self.told.lock();
         let Told { figures, waiting } = &mut *told;
+        let mut has_ended = !waiting.is_empty();
         let mut take = |messages: &std::ops::Range<u64>| {
             messages.clone().filter(|offset| waiting.remove(offset)).count() as u64
         };
@@ -88,12 +90,14 @@ impl RedriveTally {
             TouchedMessages::Ready { messages, .. } => figures.stayed += take(messages),
             TouchedMessages::Gone { .. } => {
                 waiting.clear();
-                figures.failed = Some(QueueError::Unknown);
+                figures.failed.get_or_insert(QueueError::Unknown);
+                has_ended = true;
             }
             _ => return,
         }
-        if told.waiting.is_empty() {
-            drop(told);
+        has_ended &= waiting.is_empty();
+        drop(told);
+        if has_ended {
             self.alarm.raise();
         }
     }
@@ -151,8 +155,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_counted_by_what_becomes_of_it() {
-        let redrives = ShardRedrives::default();
-        let tally = Arc::new(RedriveTally::new(QUEUE, Arc::default()));
+        let (redrives, alarm) = (ShardRedrives::default(), Arc::new(Alarm::default()));
+        let tally = Arc::new(RedriveTally::new(QUEUE, alarm.clone()));
         assert!(redrives.begin(&tally) && !redrives.begin(&tally), "one at a time");
         tally.ask();
         let gone = |messages, why| TouchedMessages::Settled { subscription: QUEUE, messages, why };
@@ -162,10 +166,24 @@ mod tests {
         redrives.tell(&[TouchedMessages::Gone { subscription: SubscriptionNo(4) }]);
         let figures = Figures { acquired: 6, waiting: 3, moved: 2, stayed: 1, ..Figures::default() };
         assert_eq!(tally.figures(), Figures { is_asked: true, ..figures });
+        assert!(!alarm.take(), "some wait");
         tally.answer(Ok(()));
-        assert_eq!(tally.figures(), figures);
-        redrives.tell(&[TouchedMessages::Gone { subscription: QUEUE }]);
-        assert_eq!((tally.figures().waiting, tally.figures().failed), (0, Some(QueueError::Unknown)));
+        assert_eq!((tally.figures(), alarm.take()), (figures, true));
+        redrives.tell(&[gone(3..6, Settlement::DeadLettered)]);
+        assert_eq!((tally.figures().waiting, alarm.take()), (0, true));
+        redrives.tell(&[ready(7..8), gone(7..8, Settlement::Acknowledged)]);
+        assert!(!alarm.take(), "nothing waited before either");
+        tally.ask();
+        redrives.tell(&[waits(8..9), TouchedMessages::Gone { subscription: QUEUE }]);
+        let ended = (0, Some(QueueError::Unknown));
+        assert_eq!((tally.figures().waiting, tally.figures().failed), ended);
+        assert!(alarm.take());
+        tally.answer(Ok(()));
+        assert_eq!(
+            (tally.figures().waiting, tally.figures().failed),
+            ended,
+            "the queue is gone all the same"
+        );
         redrives.end(&tally);
         redrives.tell(&[waits(7..8)]);
         assert_eq!(tally.figures().waiting, 0);

@@ -22,6 +22,12 @@ impl Alarm {
         self.told.notify_one();
     }
 
+    /// Whether it was raised; it is not any more then.
+    #[cfg(test)]
+    pub(crate) fn take(&self) -> bool {
+        std::mem::take(&mut *self.raised.lock())
+    }
+
     /// Sleeps until it is raised, or so long.
     pub(crate) fn wait(&self, time: Option<Duration>) {
         let mut raised = self.raised.lock();

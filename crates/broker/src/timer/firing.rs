@@ -292,7 +292,7 @@ impl TimerDriver {
             offsets: offset..offset + 1,
             stays: false,
             batch: &batch,
-            facts,
+            facts: facts.as_ref(),
             wall_ms: self.clock.wall_ms(),
             now_ms: self.clock.now_ms(),
         };
