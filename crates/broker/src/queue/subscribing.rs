@@ -174,7 +174,8 @@ impl Broker {
         Ok(self.parts(topic, name))
     }
 
-    /// Removes a topic's subscription: its consumers are told, and where it was is forgotten. Tells whether there was one.
+    /// Removes a topic's subscription: its consumers are told, and where it was is forgotten. Tells whether there was one. What is refused to the
+    /// caller in one partition stays in all of them.
     ///
     /// # Errors
     /// See [`SubscribeRefused`]. Some partitions may have their parts still: a caller that asks again removes these.
@@ -185,16 +186,17 @@ impl Broker {
         name: &str,
     ) -> Result<bool, SubscribeRefused> {
         self.check_subscription(caller, topic, name)?;
-        let mut answers = Vec::new();
+        let mut parts = Vec::new();
         for partition in topic.partitions.iter() {
             let shard = self.shard(partition.shard).ok_or(QueueError::Unknown)?;
             let owner =
                 shard.state.read().subscriptions.find(partition.id, name).map(|(_, named)| named.owner);
             let owner = owner.unwrap_or(FrontendNo::NONE);
             caller.may_remove_subscription_of(owner)?;
-            let body = SubscriptionRemoved { owner, partition: partition.id, name: name.into() };
-            answers.push(shard.ask(Priority::Reserve, &body));
+            parts.push((shard, SubscriptionRemoved { owner, partition: partition.id, name: name.into() }));
         }
+        let asked = parts.into_iter().map(|(shard, body)| shard.ask(Priority::Reserve, &body));
+        let answers: Vec<_> = asked.collect();
         let mut was_there = false;
         for answer in answers {
             match answer.await {

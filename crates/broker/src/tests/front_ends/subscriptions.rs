@@ -102,6 +102,24 @@ async fn what_clients_made_is_used_by_an_entry_and_not_removed() {
 }
 
 #[tokio::test]
+async fn what_may_not_be_removed_in_one_partition_stays_in_all() {
+    let machine = both();
+    let broker = machine.open();
+    let topic = create(&broker, "t", 2).await;
+    let ids = [0, 1].map(|at: usize| topic.partitions[at].id);
+    assert_eq!(say(&broker, &OWN, b'+', ids[1], 0).await, "\"made\"");
+    let parts = soon(broker.subscribe(&OTHER, &topic, "s", &SubscriptionSpec::default())).await.unwrap();
+    let owners = || ids.map(|id| seen(&broker, id).map(|(owner, ..)| owner));
+    let there = [Some(FrontendNo::NONE), Some(number(&broker))];
+    assert_eq!((parts.len(), owners()), (2, there));
+    assert!(soon(broker.unsubscribe(&OTHER, &topic, "s")).await.is_err(), "a part of it is a front end's");
+    // An entry behind whatever that might have written.
+    assert_eq!(say(&broker, &OWN, b'+', ids[1], 0).await, "there is a subscription of that name");
+    assert_eq!(owners(), there);
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn one_entry_appends_makes_takes_and_settles() {
     let machine = both();
     let broker = machine.open();
