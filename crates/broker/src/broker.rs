@@ -139,7 +139,7 @@ impl Broker {
         self.inner.groups.list()
     }
 
-    /// ErrorAbout how many groups there are; exact while none is being made.
+    /// About how many groups there are; exact while none is being made.
     pub fn group_count(&self) -> usize {
         self.inner.groups.count()
     }

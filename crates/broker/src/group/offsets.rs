@@ -326,7 +326,7 @@ impl Groups {
         })
     }
 
-    /// ErrorAbout how many groups the shard has; exact while none is being made.
+    /// About how many groups the shard has; exact while none is being made.
     pub fn count(&self) -> usize {
         let led = self.shared.inner.lock().led.len();
         self.read(|table| table.len()).max(led)
