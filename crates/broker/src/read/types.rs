@@ -20,10 +20,17 @@ impl ReadTarget {
     /// There is none, or none that the caller may read.
     #[inline]
     pub fn new(caller: &Caller, topic: &Topic, index: i32) -> Result<Self, ErrorAbout<ReadError>> {
-        let may = caller.may_read(topic);
-        let found =
-            may.and_then(|()| topic.partition(index).map(Self::of).ok_or(ReadError::UnknownPartition));
-        found.map_err(|error| ErrorAbout::new(error, topic.subject(index)))
+        Self::find(caller, topic, index).map_err(|error| ErrorAbout::new(error, topic.subject(index)))
+    }
+
+    /// The same for a caller that knows what it asked for: its error costs nothing.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    #[inline]
+    pub fn find(caller: &Caller, topic: &Topic, index: i32) -> Result<Self, ReadError> {
+        caller.may_read(topic)?;
+        topic.partition(index).map(Self::of).ok_or(ReadError::UnknownPartition)
     }
 
     /// For a caller that may read it.

@@ -35,8 +35,8 @@ pub fn producer_id_error_code(error: ProducerIdError) -> ErrorCode {
 }
 
 /// The code that tells a client why it gets no records, or no offset.
-pub fn read_error_code(error: ErrorAbout<ReadError>) -> ErrorCode {
-    match error.error {
+pub fn read_error_code(error: impl Into<ErrorAbout<ReadError>>) -> ErrorCode {
+    match error.into().error {
         ReadError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         // Where records were deleted meanwhile, clients begin at the first offset again.
         ReadError::OutOfRange { .. } | ReadError::Deleted => ErrorCode::OffsetOutOfRange,

@@ -128,7 +128,7 @@ impl Client {
     }
 
     fn read_target(&self, topic: &Topic, index: i32) -> Result<ReadTarget, ErrorCode> {
-        ReadTarget::new(&self.caller, topic, index).map_err(read_error_code)
+        ReadTarget::find(&self.caller, topic, index).map_err(read_error_code)
     }
 
     fn groups(&self) -> Groups {
