@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_amqp::wire::*;
+use sabir_base::testing::best_of_three;
 
 use crate::node::{Client, Content, Node, PATIENCE};
 
@@ -114,6 +115,15 @@ fn a_client_whose_channels_fail_over_and_over_waits_each_time_and_no_other_does(
     // Of the last one it has not waited.
     let took = fail(31);
     assert!(took >= Duration::from_millis(300), "{took:?} for thirty errors beyond what is usual");
+    // Another one has its errors as fast as they come, and while the first one waits for its own.
+    best_of_three(Duration::from_millis(300), || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| fail(31));
+            let began = Instant::now();
+            (0..31).for_each(|_| assert_eq!(other.refused(&unknown).0, 404));
+            began.elapsed()
+        })
+    });
     assert_eq!(other.declare("q").1, 0);
 }
 
