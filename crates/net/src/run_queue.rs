@@ -34,16 +34,27 @@ pub(crate) enum Line {
 
 #[derive(Default)]
 struct Waiting {
-    wakers: VecDeque<Waker>,
+    /// None where one waits no longer.
+    wakers: VecDeque<Option<Waker>>,
     /// How many have left it: the place of the first that waits.
     first: u64,
 }
 
 impl Waiting {
     fn pop(&mut self) -> Option<Waker> {
-        let first = self.wakers.pop_front()?;
-        self.first += 1;
-        Some(first)
+        while let Some(first) = self.wakers.pop_front() {
+            self.first += 1;
+            if first.is_some() {
+                return first;
+            }
+        }
+        None
+    }
+
+    /// The one at that place waits no longer, if it does.
+    fn give_up(&mut self, place: u64) -> Option<Waker> {
+        let at = usize::try_from(place.checked_sub(self.first)?).ok()?;
+        self.wakers.get_mut(at)?.take()
     }
 }
 
@@ -71,7 +82,7 @@ impl Queue {
             runner.wake();
         }
         let waiting = self.line(line);
-        waiting.wakers.push_back(waker.clone());
+        waiting.wakers.push_back(Some(waker.clone()));
         waiting.first + waiting.wakers.len() as u64 - 1
     }
 
@@ -127,6 +138,16 @@ pub(crate) enum NextTurn {
     NotAsked(Line),
     At(Line, u64),
     Yielded,
+}
+
+impl NextTurn {
+    /// Its turn is not waited for: who goes on before it comes has no second one by that.
+    pub(crate) fn give_up(self) {
+        if let Self::At(line, place) = self {
+            // Dropped where the queue is not borrowed: it may be the last of its task.
+            drop(QUEUE.with_borrow_mut(|queue| queue.as_mut()?.line(line).give_up(place)));
+        }
+    }
 }
 
 impl Future for NextTurn {
@@ -335,6 +356,39 @@ mod tests {
             let (seen, alternating) = (seen.borrow(), ["delivery", "request"].repeat(3));
             assert_eq!(seen[..6], alternating);
             assert!(seen[6..].iter().all(|name| *name == "delivery"));
+        });
+    }
+
+    #[test]
+    fn who_goes_on_before_its_turn_has_no_second_one() {
+        on_a_thread(async {
+            spawn_local(run());
+            let seen = Seen::default();
+            for name in ["a", "b", "c", "d"] {
+                let seen = seen.clone();
+                spawn_local(async move {
+                    let mut turn = NextTurn::NotAsked(Line::Deliveries);
+                    let mut polls = 0;
+                    if name < "c" {
+                        poll_fn(|cx| Poll::Ready(Pin::new(&mut turn).poll(cx).is_pending())).await;
+                        turn.give_up();
+                        turn = NextTurn::NotAsked(Line::Deliveries);
+                    }
+                    let waits = poll_fn(|cx| {
+                        polls += 1;
+                        Pin::new(&mut turn).poll(cx)
+                    });
+                    waits.await;
+                    seen.borrow_mut().push(name);
+                    assert_eq!(polls, 2, "{name} is woken once, for its turn");
+                    turn.give_up();
+                });
+            }
+            while seen.borrow().len() < 4 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*seen.borrow(), ["a", "b", "c", "d"]);
+            assert!(QUEUE.with_borrow(|queue| queue.as_ref().is_some_and(Queue::is_empty)));
         });
     }
 

@@ -212,7 +212,7 @@ fn what_others_ask_does_not_wait_for_all_who_have_more_to_do() {
     assert!(turned[10] < greedy.len() / 2, "{turned:?} turns of {} others", greedy.len());
 }
 
-/// Echoes what comes, and takes a millisecond for what is pushed.
+/// Echoes what comes, and takes a millisecond for what is pushed. Stays when its client sends no more.
 struct Told {
     seats: Sender<Seat<()>>,
     pushed: Arc<AtomicUsize>,
@@ -243,7 +243,7 @@ impl Session for Told {
     }
 
     fn standing(&self) -> Standing {
-        Standing::Waiting
+        Standing::Working
     }
 
     fn patience(&self, _: &Limits) -> Patience {
@@ -257,6 +257,15 @@ impl Session for Told {
 
 #[test]
 fn what_others_ask_does_not_wait_for_all_who_are_pushed_something() {
+    goes_before_all_who_are_told(|_| ());
+}
+
+#[test]
+fn nor_does_it_where_these_have_ended_their_input() {
+    goes_before_all_who_are_told(|told| told.shutdown(Shutdown::Write).unwrap());
+}
+
+fn goes_before_all_who_are_told(each: impl Fn(&TcpStream)) {
     const ALL: usize = 300;
     let (pushed, (seats, taken)) = (Arc::new(AtomicUsize::new(0)), channel());
     let counted = pushed.clone();
@@ -271,6 +280,7 @@ fn what_others_ask_does_not_wait_for_all_who_are_pushed_something() {
     taken.recv().unwrap();
     let told: Vec<TcpStream> = (0..ALL).map(|_| connect(address)).collect();
     let seats: Vec<_> = told.iter().map(|_| taken.recv_timeout(PATIENCE).unwrap()).collect();
+    told.iter().for_each(each);
     let mut before_it: Vec<_> = (1..=5)
         .map(|round| {
             let mut wakes = WakeBatch::default();
@@ -285,6 +295,72 @@ fn what_others_ask_does_not_wait_for_all_who_are_pushed_something() {
         .collect();
     before_it.sort_unstable();
     assert!(before_it[2] < ALL / 2, "{before_it:?} turns of {ALL} others");
+}
+
+/// Echoes what comes; for an `l` that takes 800 microseconds.
+struct Long(Arc<AtomicUsize>);
+
+impl Session for Long {
+    type Push = Infallible;
+
+    fn pushed(&mut self, push: Infallible, _: &mut Io) -> Result<(), Ending> {
+        match push {}
+    }
+
+    fn advance(&mut self, io: &mut Io, _: &mut Context<'_>) -> Result<bool, Ending> {
+        let bytes = io.input.bytes.split().freeze();
+        let moved = !bytes.is_empty();
+        if bytes.starts_with(b"l") {
+            std::thread::sleep(Duration::from_micros(800));
+            self.0.fetch_add(1, SeqCst);
+        }
+        io.output.push(bytes);
+        Ok(moved)
+    }
+
+    fn appetite(&self, _: &Io) -> Appetite {
+        Appetite::All
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Waiting
+    }
+
+    fn patience(&self, _: &Limits) -> Patience {
+        Patience { hello: None, idle: None, silence: None }
+    }
+
+    fn client(&self) -> &str {
+        "long"
+    }
+}
+
+#[test]
+fn what_others_ask_does_not_wait_for_all_whose_turns_are_long() {
+    const ALL: usize = 200;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = turns.clone();
+    let (_net, address) = serve(NetOptions::default(), move || Long(counted.clone()));
+    let mut other = connect(address);
+    let mut echo = || {
+        other.write_all(b"a").unwrap();
+        other.read_exact(&mut [0]).unwrap();
+    };
+    echo();
+    let mut long: Vec<TcpStream> = (0..ALL).map(|_| connect(address)).collect();
+    let mut before_it: Vec<_> = (1..=9)
+        .map(|_| {
+            long.iter_mut().for_each(|long| long.write_all(b"l").unwrap());
+            let before = turns.load(SeqCst);
+            echo();
+            let turns = turns.load(SeqCst) - before;
+            long.iter_mut().for_each(|long| long.read_exact(&mut [0]).unwrap());
+            turns
+        })
+        .collect();
+    // What their turns take is not known in the first rounds.
+    before_it.sort_unstable();
+    assert!(before_it[3] < ALL / 2, "{before_it:?} turns of {ALL} others");
 }
 
 /// Echoes what comes, once it is not kept from it until its turn is over.

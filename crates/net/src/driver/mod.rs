@@ -37,8 +37,8 @@ use crate::run_queue::{self, Line, NextTurn};
 const TURN: usize = 1024 * 1024;
 /// How long a turn lasts at most, but for what it ends with: a pipeline of dear requests must not hold up the thread either.
 const TURN_TIME: Duration = Duration::from_millis(1);
-/// Turns of more than this on the average are long: such a connection does not go before others.
-const LONG_TURN: Duration = Duration::from_micros(400);
+/// Turns of more nanoseconds than this on the average are long: such a connection does not go before others.
+const LONG_TURN: u32 = 400_000;
 /// How long a leave lasts at most, where another connection waits for it.
 const PRESSING: Duration = Duration::from_millis(100);
 /// How often it is looked whether a client is still there whose bytes are not read.
@@ -152,8 +152,8 @@ struct Driver<S: Session> {
     next_turn: Option<NextTurn>,
     /// What its last turns were for.
     line: Line,
-    /// What its turns took of late, on the average; one that was long because the system had the thread wait does not make it long.
-    turns_take: Duration,
+    /// What its turns took of late, on the average, in nanoseconds; one that was long because the system had the thread wait does not make it long.
+    turns_take: u32,
     timer: Pin<Box<Sleep>>,
     /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
     looked: Instant,
@@ -168,6 +168,11 @@ struct Goodbye {
     /// Whether it reads on, until it says that the connection ends; else it ends when the output is empty.
     talks: bool,
     until: Instant,
+}
+
+/// The average of what turns take, in nanoseconds, with one more; what that takes beyond its time does not count.
+fn average(before: u32, took: Duration) -> u32 {
+    (before * 3 + took.min(TURN_TIME).subsec_nanos()) / 4
 }
 
 impl<S: Session> Driver<S> {
@@ -198,7 +203,7 @@ impl<S: Session> Driver<S> {
             memory: None,
             next_turn: None,
             line: Line::default(),
-            turns_take: Duration::ZERO,
+            turns_take: 0,
             timer: Box::pin(tokio::time::sleep_until(now + connection.limits.idle_timeout)),
             connection,
             looked: now,
@@ -238,7 +243,7 @@ impl<S: Session> Driver<S> {
     /// Whether it is not its turn yet. What a client asks goes before what others have for theirs, and both before those whose turns are long.
     fn waits_for_its_turn(&mut self, cx: &mut Context<'_>) -> bool {
         if self.connection.open.is_closing() && self.goodbye.is_none() {
-            self.next_turn = None;
+            self.leave_queue();
             return false;
         }
         if let Some(turn) = &mut self.next_turn {
@@ -246,14 +251,17 @@ impl<S: Session> Driver<S> {
             if waits && !(self.line == Line::Deliveries && self.goes_first(cx)) {
                 return true;
             }
-            self.next_turn = None;
+            self.leave_queue();
             return false;
         }
         // It may be woken by what it reads for that, or by the client's having taken some.
         let is_at_it = self.line == Line::Deliveries;
         let delivers = is_at_it || self.outbox.0.has_some() || !self.pushes.is_empty();
-        let is_put_off = self.has_long_turns() || (delivers && !run_queue::may_deliver_at_once());
-        if !is_put_off || self.goes_first(cx) {
+        if !delivers && !self.has_long_turns() {
+            return false;
+        }
+        let goes_on = !self.has_long_turns() && run_queue::may_deliver_at_once();
+        if goes_on || self.goes_first(cx) {
             return false;
         }
         if delivers {
@@ -263,19 +271,25 @@ impl<S: Session> Driver<S> {
         true
     }
 
+    /// Waits for no other turn, be it that this one came or that it goes on before.
+    fn leave_queue(&mut self) {
+        if let Some(turn) = self.next_turn.take() {
+            turn.give_up();
+        }
+    }
+
     fn has_long_turns(&self) -> bool {
         self.turns_take > LONG_TURN
     }
 
-    /// Whether its client has asked for something, and is not one that takes much of the thread's time.
+    /// Whether its client has asked for something that is read now, and is not one that takes much of the thread's time.
     fn goes_first(&self, cx: &mut Context<'_>) -> bool {
-        !self.has_long_turns() && self.connection.stream.poll_readable(cx).is_ready()
+        !self.has_long_turns() && self.wanted() > 0 && self.connection.stream.poll_readable(cx).is_ready()
     }
 
-    /// Notes what a turn was for, and what it took until `now`.
-    fn note_turn(&mut self, now: Instant, delivered: bool, received: bool) {
-        let took = now - self.io.turn_began;
-        self.turns_take = (self.turns_take * 3 + took.min(TURN_TIME)) / 4;
+    /// Notes what a turn was for, and what it took.
+    fn note_turn(&mut self, took: Duration, delivered: bool, received: bool) {
+        self.turns_take = average(self.turns_take, took);
         if delivered {
             self.line = Line::Deliveries;
         } else if received {
@@ -334,17 +348,17 @@ impl<S: Session> Driver<S> {
             }
             moved |= self.write(cx)?;
             // A session that finds its turn over leaves what has come, and nothing else would wake this task for it.
-            let now = Instant::now();
-            let over = over || self.io.is_turn_over(now);
-            if !moved && !over {
-                self.note_turn(now, delivered, left < TURN);
-                break;
+            let took = Instant::now() - self.io.turn_began;
+            let over = over || took >= TURN_TIME;
+            if moved && !over && left > 0 {
+                continue;
             }
-            if left == 0 || over {
-                self.note_turn(now, delivered, left < TURN);
+            self.note_turn(took, delivered, left < TURN);
+            if moved || over {
                 self.go_on_later(cx);
                 return Ok(Poll::Pending);
             }
+            break;
         }
         match self.over() {
             Some(ending) => Ok(Poll::Ready(ending)),
@@ -591,5 +605,22 @@ impl<S: Session> Driver<S> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_long_after_some_that_were_and_not_after_one() {
+        let after = |turns: &[Duration]| turns.iter().fold(0, |before, took| average(before, *took));
+        let (long, short) = (Duration::from_secs(5), Duration::from_micros(10));
+        assert!(after(&[long]) <= LONG_TURN, "the system had the thread wait");
+        assert!(after(&[long, long]) > LONG_TURN);
+        assert!(after(&[Duration::from_micros(450); 20]) > LONG_TURN);
+        assert!(after(&[Duration::from_micros(350); 20]) <= LONG_TURN);
+        assert!(after(&[long, long, long, short, short]) <= LONG_TURN, "it is as others again soon");
+        assert_eq!(after(&[TURN_TIME; 100]) / 1_000, 999);
     }
 }
