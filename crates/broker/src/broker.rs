@@ -308,9 +308,7 @@ impl Broker {
             let state = shard.state.read();
             state.partition(target.partition).map(|kept| (kept.topic, kept.number))
         });
-        let named = place.and_then(|(topic, number)| {
-            self.catalog().topic_by_id(topic).map(|topic| topic.subject(i32::try_from(number).unwrap_or(-1)))
-        });
+        let named = place.and_then(|(topic, number)| self.catalog().subject(topic, number));
         named.map_or_else(|| error.into(), |subject| ErrorAbout::new(error, subject))
     }
 

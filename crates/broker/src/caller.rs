@@ -1,6 +1,6 @@
 //! The caller of the broker, and what is forbidden to which caller: it is judged here and nowhere else.
 
-use sabir_model::{FrontendNo, Namespace, ReadError, TopicError};
+use sabir_model::{ErrorAbout, FrontendNo, Namespace, ReadError, TopicError};
 use sabir_routing::ExchangeSettings;
 
 use crate::append::AppendRefusal;
@@ -222,8 +222,9 @@ impl Broker {
     ///
     /// # Errors
     /// [`QueueError::Unknown`] of what the caller does not see, [`QueueError::Internal`], [`QueueError::Locked`].
-    pub fn may_use(&self, caller: &Caller, topic: &Topic) -> Result<(), QueueError> {
-        self.inner.definitions.may_use(caller, topic)
+    pub fn may_use(&self, caller: &Caller, topic: &Topic) -> Result<(), ErrorAbout<QueueError>> {
+        let may_use = self.inner.definitions.may_use(caller, topic);
+        may_use.map_err(|error| ErrorAbout::new(error, topic.whole_subject()))
     }
 
     /// Whether a topic of this name may be made. A name that a front end keeps for itself is that front end's alone, for topics that it

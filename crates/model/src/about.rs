@@ -14,6 +14,8 @@ pub enum Subject {
         /// The partition's number in the topic.
         partition: i32,
     },
+    /// A topic as a whole.
+    Topic(Box<str>),
     /// A queue, by its topic's name.
     Queue(Box<str>),
     /// A subscription of a topic.
@@ -31,6 +33,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Partition { topic, partition } => write!(f, "partition {partition} of topic {topic:?}"),
+            Self::Topic(name) => write!(f, "topic {name:?}"),
             Self::Queue(name) => write!(f, "queue {name:?}"),
             Self::Subscription { topic, name } => write!(f, "subscription {name:?} of topic {topic:?}"),
             Self::Group(name) => write!(f, "group {name:?}"),

@@ -115,9 +115,9 @@ impl ProbeFrontend {
     pub(crate) fn queue(&self, caller: &Caller, name: &str) -> Result<(Partition, QueueTarget), String> {
         let view = self.broker.catalog();
         let topic = view.topic_of(caller, name).ok_or("there is no such queue")?;
-        let target = QueueTarget::new(caller, topic).map_err(|error| error.to_string())?;
+        let target = QueueTarget::new(caller, topic).map_err(|refusal| refusal.error.to_string())?;
         // `apply` judges no callers: what another session has for itself is refused here.
-        self.broker.may_use(caller, topic).map_err(|error| error.to_string())?;
+        self.broker.may_use(caller, topic).map_err(|refusal| refusal.error.to_string())?;
         let place = topic.partition(0).ok_or("there is no such queue")?;
         Ok((*place, target))
     }

@@ -101,19 +101,17 @@ fn of_group(error: GroupError) -> (StatusCode, &'static str) {
     }
 }
 
-impl From<QueueError> for Problem {
-    fn from(error: QueueError) -> Self {
-        let (status, kind) = match error {
-            QueueError::NotAQueue => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
-            error => of_subscription(error.into()),
-        };
-        Self::new(status, kind, error.to_string())
+/// Of what is asked of a queue.
+pub fn of_queue(error: QueueError) -> (StatusCode, &'static str) {
+    match error {
+        QueueError::NotAQueue => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        error => of_subscription(error.into()),
     }
 }
 
-impl From<SubscribeRefused> for Problem {
-    fn from(error: SubscribeRefused) -> Self {
-        let (status, kind) = of_subscription(error);
+impl From<ErrorAbout<SubscribeRefused>> for Problem {
+    fn from(error: ErrorAbout<SubscribeRefused>) -> Self {
+        let (status, kind) = of_subscription(error.error);
         Self::new(status, kind, error.to_string())
     }
 }

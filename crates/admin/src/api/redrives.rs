@@ -8,10 +8,11 @@ use sabir_broker::{
     Caller, DeathReason, Redrive, RedriveCounts, RedriveOrigin, RedriveProgress, RedriveRefused, RedriveSpec,
     RedriveState,
 };
+use sabir_model::ErrorAbout;
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
-use super::problem::Problem;
+use super::problem::{Problem, of_queue};
 use super::request::{Body, Name, Open, Within, WriteAccess};
 use super::topics::find;
 
@@ -109,8 +110,7 @@ pub async fn begin(
     let queue = find(&shown.broker, &caller, &name)?;
     let Wanted { most, origin, reason, per_second, dry_run } = wanted;
     let spec = RedriveSpec { most, origin, reason: reason.map(Reason::meant), per_second, dry_run };
-    let redrive = shown.broker.redrive(&caller, &queue, spec);
-    let redrive = redrive.map_err(|error| Problem::refused(&format!("queue {name:?}"), error))?;
+    let redrive = shown.broker.redrive(&caller, &queue, spec)?;
     let began = Instant::now();
     while redrive.is_running() && began.elapsed() < PATIENCE {
         tokio::time::sleep(LOOK).await;
@@ -203,12 +203,12 @@ fn shown(origin: RedriveOrigin) -> Origin {
     Origin { queue, reason: Reason::shown(reason), messages, is_there }
 }
 
-impl From<RedriveRefused> for Problem {
-    fn from(refused: RedriveRefused) -> Self {
+impl From<ErrorAbout<RedriveRefused>> for Problem {
+    fn from(refused: ErrorAbout<RedriveRefused>) -> Self {
         use RedriveRefused as E;
-        let (status, kind) = match refused {
+        let (status, kind) = match refused.error {
             E::NotOperator => (StatusCode::FORBIDDEN, "forbidden"),
-            E::Queue(error) => return error.into(),
+            E::Queue(error) => of_queue(error),
             E::IsRunning => (StatusCode::CONFLICT, "redrive-running"),
             E::TooMany => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             E::Nothing | E::NeedsLevel { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),

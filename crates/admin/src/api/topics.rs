@@ -13,7 +13,7 @@ use sabir_broker::queue::{QueueStats, SubscriptionStats};
 use sabir_broker::{Broker, Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::batch::Compression;
 use sabir_model::{
-    DEFAULT_NAMESPACE, Durability, ShardFailure, TimestampType, TopicConfig, TopicField, TopicKind,
+    DEFAULT_NAMESPACE, Durability, ShardFailure, Subject, TimestampType, TopicConfig, TopicField, TopicKind,
 };
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -182,15 +182,12 @@ pub async fn unsubscribe(
     NamePair(name, subscription): NamePair,
 ) -> Result<StatusCode, Problem> {
     let topic = find(&shown.broker, &caller, &name)?;
-    let about = || format!("subscription {subscription:?} of topic {name:?}");
-    match shown.broker.unsubscribe(&caller, &topic, &subscription).await {
-        Ok(true) => Ok(StatusCode::NO_CONTENT),
-        Ok(false) => {
-            let detail = format!("there is no {}", about());
-            Err(Problem::new(StatusCode::NOT_FOUND, "unknown-subscription", detail))
-        }
-        Err(error) => Err(Problem::refused(&about(), error)),
+    if shown.broker.unsubscribe(&caller, &topic, &subscription).await? {
+        return Ok(StatusCode::NO_CONTENT);
     }
+    let subject = Subject::Subscription { topic: name.into(), name: subscription.into() };
+    let detail = format!("there is no {subject}");
+    Err(Problem::new(StatusCode::NOT_FOUND, "unknown-subscription", detail))
 }
 
 fn config(config: &TopicConfig) -> Config {

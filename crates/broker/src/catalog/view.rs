@@ -75,6 +75,17 @@ impl Topic {
         let known = self.partitions.iter().find(|partition| partition.id == id);
         self.subject(known.map_or(-1, |partition| partition.index))
     }
+
+    /// What an error about it as a queue is about, or as a topic with subscriptions.
+    pub(crate) fn whole_subject(&self) -> Subject {
+        let name = self.name.as_ref().into();
+        if self.config.queue().is_some() { Subject::Queue(name) } else { Subject::Topic(name) }
+    }
+
+    /// What an error about a subscription of it, be it there or not, is about.
+    pub(crate) fn subscription_subject(&self, name: &str) -> Subject {
+        Subject::Subscription { topic: self.name.as_ref().into(), name: name.into() }
+    }
 }
 
 /// A topic to create.
@@ -135,6 +146,11 @@ impl CatalogView {
     /// The topic of this id.
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.ids.get(&id)
+    }
+
+    /// What an error about a topic's partition of that number is about, if the topic is there.
+    pub(crate) fn subject(&self, topic: TopicId, partition: u32) -> Option<Subject> {
+        Some(self.topic_by_id(topic)?.subject(i32::try_from(partition).unwrap_or(-1)))
     }
 
     /// All topics, in no order.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::MessageState;
-use sabir_model::{QueueConfig, ReadError, ShardFailure};
+use sabir_model::{ErrorAbout, QueueConfig, ReadError, ShardFailure, Subject};
 use tracing::info;
 
 use super::driver::DeadLetterDriver;
@@ -277,9 +277,19 @@ impl Broker {
         caller: &Caller,
         queue: &Arc<Topic>,
         spec: RedriveSpec,
+    ) -> Result<Redrive, ErrorAbout<RedriveRefused>> {
+        self.begin_redrive(caller, queue, spec)
+            .map_err(|error| ErrorAbout::new(error, Subject::Queue(queue.name.as_ref().into())))
+    }
+
+    fn begin_redrive(
+        &self,
+        caller: &Caller,
+        queue: &Arc<Topic>,
+        spec: RedriveSpec,
     ) -> Result<Redrive, RedriveRefused> {
         caller.may_redrive()?;
-        let target = QueueTarget::new(caller, queue)?;
+        let target = QueueTarget::of(caller, queue)?;
         let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
         if has < needs {
             return Err(RedriveRefused::NeedsLevel { has: has.number(), needs: needs.number() });
@@ -293,8 +303,8 @@ impl Broker {
     /// The redrives that are running, and those that ended last, by number.
     ///
     /// # Errors
-    /// A client asks.
-    pub fn redrives(&self, caller: &Caller) -> Result<Vec<Redrive>, RedriveRefused> {
+    /// A client asks; it names no queue.
+    pub fn redrives(&self, caller: &Caller) -> Result<Vec<Redrive>, ErrorAbout<RedriveRefused>> {
         caller.may_redrive()?;
         Ok(self.inner.redrives.jobs.lock().all.iter().cloned().map(Redrive).collect())
     }

@@ -39,7 +39,7 @@ pub use crate::entry::{SubscriptionSettings, SubscriptionStart};
 pub use commit::{CommittingTransaction, LocalTransaction};
 pub use consumer::{ConsumerSpec, Demand, QueueConsumer, QueueOwner};
 pub use deletion::DeleteOnlyIf;
-pub use queues::{Getting, GotMessage, QueueStats, Queues};
+pub use queues::{GotMessage, QueueReply, QueueStats, Queues};
 pub use sabir_delivery::dispatch::Credit;
 pub use subscribing::{StartAt, SubscribeRefused, SubscriptionSpec, SubscriptionStats};
 pub use target::{QueueError, QueueTarget};

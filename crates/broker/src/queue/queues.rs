@@ -6,12 +6,12 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::dispatch::Credit;
 use sabir_delivery::subscription::{MessageState, Settlement};
-use sabir_model::ShardId;
+use sabir_model::{ErrorAbout, ShardId, Subject};
 
 use super::driver::LedQueues;
 use super::gathered::Change;
@@ -57,16 +57,21 @@ pub struct GotMessage {
     pub left: u64,
 }
 
-/// The answer to [`Queues::get`]. Dropped, it does not undo the getting: what was got is its owner's.
+/// The answer to what was asked of a queue. Dropped, it does not undo that: what was got is its owner's.
 #[derive(Debug)]
-#[must_use = "the message comes through it"]
-pub struct Getting(pub(super) Reply<Result<Option<GotMessage>, QueueError>>);
+#[must_use = "the answer comes through it"]
+pub struct QueueReply<'a, T> {
+    reply: Reply<Result<T, QueueError>>,
+    queues: &'a Queues,
+    target: QueueTarget,
+}
 
-impl Future for Getting {
-    type Output = Result<Option<GotMessage>, QueueError>;
+impl<T> Future for QueueReply<'_, T> {
+    type Output = Result<T, ErrorAbout<QueueError>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+        let answer = ready!(Pin::new(&mut self.reply).poll(cx));
+        Poll::Ready(answer.map_err(|error| self.queues.about(self.target, error)))
     }
 }
 
@@ -113,6 +118,30 @@ impl Queues {
 
     fn shard(&self, id: ShardId) -> Result<&Arc<Shard>, QueueError> {
         self.shards.get(id.0 as usize).ok_or(QueueError::Unknown)
+    }
+
+    /// An error with the queue by its topic's name, or the subscription by its own and its topic's, where these are still there. The caller holds no
+    /// lock of the shard.
+    #[cold]
+    pub(super) fn about<E>(&self, target: QueueTarget, error: E) -> ErrorAbout<E> {
+        match self.subject(target) {
+            Some(subject) => ErrorAbout::new(error, subject),
+            None => error.into(),
+        }
+    }
+
+    fn subject(&self, target: QueueTarget) -> Option<Subject> {
+        let (topic, partition, subscription) = {
+            let state = self.shard(target.shard).ok()?.state.read();
+            let kept = state.partition(target.partition)?;
+            let named = state.subscriptions.view(target.subscription()).and_then(|view| view.name());
+            (kept.topic, kept.number, named.map(Box::<str>::from))
+        };
+        let view = self.definitions.view();
+        match subscription {
+            Some(name) => Some(view.topic_by_id(topic)?.subscription_subject(&name)),
+            None => view.subject(topic, partition),
+        }
     }
 
     /// Does something to the leader of a shard's queues; what it comes to is dealt with the next flush.
@@ -174,6 +203,16 @@ impl Queues {
         target: QueueTarget,
         seat: PushSeat,
         consumer: ConsumerSpec,
+    ) -> Result<QueueConsumer, ErrorAbout<QueueError>> {
+        self.attach_member(caller, target, seat, consumer).map_err(|error| self.about(target, error))
+    }
+
+    fn attach_member(
+        &self,
+        caller: &Caller,
+        target: QueueTarget,
+        seat: PushSeat,
+        consumer: ConsumerSpec,
     ) -> Result<QueueConsumer, QueueError> {
         let shard = self.usable(caller, target)?;
         let policy = self.policy(target)?;
@@ -226,7 +265,24 @@ impl Queues {
     }
 
     /// Gets the first message that is ready, if there is one, as of now: what was published and given back before is looked at, too.
-    pub fn get(&self, caller: &Caller, target: QueueTarget, owner: QueueOwner, settles: bool) -> Getting {
+    pub fn get(
+        &self,
+        caller: &Caller,
+        target: QueueTarget,
+        owner: QueueOwner,
+        settles: bool,
+    ) -> QueueReply<'_, Option<GotMessage>> {
+        QueueReply { reply: self.get_of(caller, target, owner, settles), queues: self, target }
+    }
+
+    /// The same; its errors name nothing.
+    pub(super) fn get_of(
+        &self,
+        caller: &Caller,
+        target: QueueTarget,
+        owner: QueueOwner,
+        settles: bool,
+    ) -> Reply<Result<Option<GotMessage>, QueueError>> {
         let (replier, reply) = Reply::pair();
         let usable = self.usable(caller, target).and_then(|_| self.policy(target));
         match usable {
@@ -234,9 +290,9 @@ impl Queues {
                 let owner = owner.stored();
                 self.ask(target, QueueRequest::Get { target, policy, owner, settles, replier });
             }
-            Err(error) => return Getting(Reply::ready(Err(error))),
+            Err(error) => return Reply::ready(Err(error)),
         }
-        Getting(reply)
+        reply
     }
 
     /// Asks something of a queue, and has it done at once.
@@ -296,23 +352,23 @@ impl Queues {
     }
 
     /// Drops all messages that are ready or parked, and tells how many those were.
-    pub fn purge(&self, caller: &Caller, target: QueueTarget) -> Reply<Result<u64, QueueError>> {
-        let (replier, reply) = Reply::pair();
+    pub fn purge(&self, caller: &Caller, target: QueueTarget) -> QueueReply<'_, u64> {
+        let (replier, mut reply) = Reply::pair();
         match self.usable(caller, target).and_then(|_| self.policy(target)) {
             Ok(policy) => self.ask(target, QueueRequest::Purge { target, policy, dropped: 0, replier }),
-            Err(error) => return Reply::ready(Err(error)),
+            Err(error) => reply = Reply::ready(Err(error)),
         }
-        reply
+        QueueReply { reply, queues: self, target }
     }
 
     /// How much there is of a queue once all is back that its consumers have given back, also by an end that was told before this call.
     ///
     /// # Errors
     /// Those of [`stats`](Self::stats).
-    pub async fn settled_stats(&self, target: QueueTarget) -> Result<QueueStats, QueueError> {
+    pub async fn settled_stats(&self, target: QueueTarget) -> Result<QueueStats, ErrorAbout<QueueError>> {
         let (replier, reply) = Reply::pair();
         self.ask(target, QueueRequest::Back { target, replier });
-        reply.await?;
+        QueueReply { reply, queues: self, target }.await?;
         self.stats(target)
     }
 
@@ -320,7 +376,11 @@ impl Queues {
     ///
     /// # Errors
     /// It is gone, or its shard is not led here.
-    pub fn stats(&self, target: QueueTarget) -> Result<QueueStats, QueueError> {
+    pub fn stats(&self, target: QueueTarget) -> Result<QueueStats, ErrorAbout<QueueError>> {
+        self.stats_now(target).map_err(|error| self.about(target, error))
+    }
+
+    fn stats_now(&self, target: QueueTarget) -> Result<QueueStats, QueueError> {
         let (shard, queue) = (self.shard(target.shard)?, target.subscription());
         let led = shard.queues.lock();
         led.check()?;

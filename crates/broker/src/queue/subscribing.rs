@@ -123,6 +123,17 @@ impl Broker {
         topic: &Topic,
         name: &str,
         wanted: &SubscriptionSpec,
+    ) -> Result<Vec<QueueTarget>, ErrorAbout<SubscribeRefused>> {
+        let made = self.make_subscription(caller, topic, name, wanted).await;
+        made.map_err(|error| ErrorAbout::new(error, topic.subscription_subject(name)))
+    }
+
+    async fn make_subscription(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        name: &str,
+        wanted: &SubscriptionSpec,
     ) -> Result<Vec<QueueTarget>, SubscribeRefused> {
         self.check_subscription(caller, topic, name)?;
         if wanted.settings.dead_letter.as_ref().is_some_and(|to| !to.fits()) {
@@ -169,8 +180,9 @@ impl Broker {
         caller: &Caller,
         topic: &Topic,
         name: &str,
-    ) -> Result<Vec<QueueTarget>, SubscribeRefused> {
-        self.check_subscription(caller, topic, name)?;
+    ) -> Result<Vec<QueueTarget>, ErrorAbout<SubscribeRefused>> {
+        let usable = self.check_subscription(caller, topic, name);
+        usable.map_err(|error| ErrorAbout::new(error, topic.subscription_subject(name)))?;
         Ok(self.parts(topic, name))
     }
 
@@ -180,6 +192,16 @@ impl Broker {
     /// # Errors
     /// See [`SubscribeRefused`]. Some partitions may have their parts still: a caller that asks again removes these.
     pub async fn unsubscribe(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        name: &str,
+    ) -> Result<bool, ErrorAbout<SubscribeRefused>> {
+        let removed = self.remove_subscription(caller, topic, name).await;
+        removed.map_err(|error| ErrorAbout::new(error, topic.subscription_subject(name)))
+    }
+
+    async fn remove_subscription(
         &self,
         caller: &Caller,
         topic: &Topic,
@@ -216,8 +238,8 @@ impl Broker {
         &self,
         caller: &Caller,
         topic: &Topic,
-    ) -> Result<Vec<SubscriptionStats>, SubscribeRefused> {
-        caller.may_use(topic)?;
+    ) -> Result<Vec<SubscriptionStats>, ErrorAbout<QueueError>> {
+        caller.may_use(topic).map_err(|error| ErrorAbout::new(error, topic.whole_subject()))?;
         let mut all: BTreeMap<Box<str>, (FrontendNo, Vec<QueueTarget>)> = BTreeMap::new();
         for partition in topic.partitions.iter() {
             let Some(shard) = self.shard(partition.shard) else { continue };
@@ -234,8 +256,8 @@ impl Broker {
                     stats.push(SubscriptionStats { name, owner: self.projection_name(owner), queue })
                 }
                 // Removed a moment ago.
-                Err(QueueError::Unknown) => {}
-                Err(error) => return Err(error.into()),
+                Err(ErrorAbout { error: QueueError::Unknown, .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(stats)
@@ -245,7 +267,7 @@ impl Broker {
     ///
     /// # Errors
     /// It is gone, or a shard of it is not led here.
-    pub fn subscription_stats(&self, parts: &[QueueTarget]) -> Result<QueueStats, QueueError> {
+    pub fn subscription_stats(&self, parts: &[QueueTarget]) -> Result<QueueStats, ErrorAbout<QueueError>> {
         let mut all = QueueStats::default();
         for part in parts {
             let QueueStats { ready, in_flight, parked, consumers } = self.queues().stats(*part)?;

@@ -2,7 +2,7 @@
 
 use sabir_delivery::dispatch::AttachRefused;
 use sabir_delivery::subscription::SubscriptionNo;
-use sabir_model::{PartitionId, ShardFailure, ShardId};
+use sabir_model::{ErrorAbout, PartitionId, ShardFailure, ShardId, Subject};
 
 use crate::caller::Caller;
 use crate::catalog::{Partition, Topic};
@@ -50,7 +50,12 @@ impl QueueTarget {
     /// # Errors
     /// [`QueueError::Unknown`] of a topic that the caller does not see, [`QueueError::Internal`] of one that it may not use,
     /// [`QueueError::NotAQueue`].
-    pub fn new(caller: &Caller, topic: &Topic) -> Result<Self, QueueError> {
+    pub fn new(caller: &Caller, topic: &Topic) -> Result<Self, ErrorAbout<QueueError>> {
+        Self::of(caller, topic)
+            .map_err(|error| ErrorAbout::new(error, Subject::Queue(topic.name.as_ref().into())))
+    }
+
+    pub(crate) fn of(caller: &Caller, topic: &Topic) -> Result<Self, QueueError> {
         caller.may_use(topic)?;
         // What is kept back goes elsewhere when its time comes, and to no consumer before.
         if topic.config.queue().is_none_or(|queue| queue.delays) {

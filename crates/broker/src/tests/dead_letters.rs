@@ -685,7 +685,7 @@ impl World {
             Step::Redrive { queue, most } => {
                 let spec = RedriveSpec { most, ..RedriveSpec::default() };
                 match self.broker.redrive(&Caller::OPERATOR, &self.queues[queue], spec) {
-                    Ok(_) | Err(RedriveRefused::IsRunning) => {}
+                    Ok(_) | Err(ErrorAbout { error: RedriveRefused::IsRunning, .. }) => {}
                     Err(refused) => panic!("{refused}"),
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sabir_base::outbox::Outbox;
 use sabir_model::batch::{BatchBuilder, Compression};
-use sabir_model::{FrontendNo, Offset, QueueConfig, ShardFailure, TopicConfig, TopicError};
+use sabir_model::{ErrorAbout, FrontendNo, Offset, QueueConfig, ShardFailure, TopicConfig, TopicError};
 
 use super::rig::{append, batch, pending, soon, target, until, values};
 use super::sim::{Machine, Seam};
@@ -57,7 +57,7 @@ impl Client {
         target: QueueTarget,
         credit: u32,
         change: impl FnOnce(&mut ConsumerSpec),
-    ) -> Result<Self, QueueError> {
+    ) -> Result<Self, ErrorAbout<QueueError>> {
         let (queues, outbox) = (broker.queues(), Outbox::new());
         let demand = queues.demand(target.shard(), Credit::messages(credit));
         let owner = queues.owner();
@@ -207,17 +207,20 @@ async fn who_consumes_is_told_that_the_queue_is_deleted_and_nobody_consumes_what
     let broker = machine.open();
     let (topic, target) = queue(&broker, "q", QueueConfig::default()).await;
     let plain = super::rig::create(&broker, "plain", 1).await;
-    assert_eq!(QueueTarget::new(&CALLER, &plain).err(), Some(QueueError::NotAQueue));
+    assert_eq!(QueueTarget::new(&CALLER, &plain).err(), Some(QueueError::NotAQueue.into()));
     let client = Client::attach(&broker, target, 10);
     assert_eq!(broker.queues().stats(target).unwrap().consumers, 1);
     assert_eq!(broker.delete_topics(&CALLER, vec![topic.id]).await, [Ok(())]);
     until(|| client.outbox.seat().waiting() > 0).await;
     let told: Vec<_> = client.taken().into_iter().collect();
     assert!(matches!(told[..], [Push::Cancelled { consumer: 1, why: CancelReason::Deleted }]), "{told:?}");
-    assert_eq!(Client::try_attach(&broker, target, 1, |_| {}).err(), Some(QueueError::Unknown));
-    assert_eq!(broker.queues().stats(target), Err(QueueError::Unknown));
+    assert_eq!(Client::try_attach(&broker, target, 1, |_| {}).err(), Some(QueueError::Unknown.into()));
+    assert_eq!(broker.queues().stats(target), Err(QueueError::Unknown.into()));
     let owner = broker.queues().owner();
-    assert_eq!(soon(broker.queues().get(&CALLER, target, owner, false)).await, Err(QueueError::Unknown));
+    assert_eq!(
+        soon(broker.queues().get(&CALLER, target, owner, false)).await,
+        Err(QueueError::Unknown.into())
+    );
     drop(client);
     broker.shutdown();
 }
@@ -241,7 +244,7 @@ async fn a_queue_that_goes_with_its_last_consumer_is_deleted_when_that_leaves_or
             assert!(left == 0 || broker.catalog().topic("q").is_some());
         }
         until(|| broker.catalog().topic("q").is_none()).await;
-        until(|| broker.queues().stats(target) == Err(QueueError::Unknown)).await;
+        until(|| broker.queues().stats(target) == Err(QueueError::Unknown.into())).await;
     }
     broker.shutdown();
 }
@@ -259,7 +262,7 @@ async fn who_consumes_is_told_that_the_shard_has_stopped() {
     let told = client.taken();
     assert!(matches!(told[0], Push::Cancelled { consumer: 1, why: CancelReason::Unavailable }), "{told:?}");
     let refused = Client::try_attach(&broker, target, 1, |_| {}).err();
-    assert_eq!(refused, Some(QueueError::Shard(ShardFailure::StorageError)));
+    assert_eq!(refused, Some(QueueError::Shard(ShardFailure::StorageError).into()));
     drop(client);
     broker.shutdown();
 }
@@ -309,10 +312,10 @@ async fn an_exclusive_queue_is_its_sessions_alone() {
         broker.flush();
         soon(got).await.map(|got| got.is_some())
     };
-    assert_eq!((used(&own).await, used(&other).await), (Ok(true), Err(QueueError::Locked)));
+    assert_eq!((used(&own).await, used(&other).await), (Ok(true), Err(QueueError::Locked.into())));
     assert_eq!(used(&Caller::OPERATOR).await, Ok(true));
     let target = QueueTarget::new(&other, &topic).unwrap();
-    assert_eq!(soon(queues.purge(&other, target)).await, Err(QueueError::Locked));
+    assert_eq!(soon(queues.purge(&other, target)).await, Err(QueueError::Locked.into()));
     let demand = queues.demand(target.shard(), Credit::messages(1));
     let spec = ConsumerSpec {
         number: 1,
@@ -323,7 +326,7 @@ async fn an_exclusive_queue_is_its_sessions_alone() {
         settles: false,
     };
     let refused = queues.attach(&other, target, Outbox::new().seat(), spec).unwrap_err();
-    assert_eq!(refused, QueueError::Locked);
+    assert_eq!(refused, QueueError::Locked.into());
     let locked: Result<(), TopicError> = Err(TopicError::Exclusive("q".into()));
     assert_eq!(broker.delete_topics(&other, vec![topic.id]).await, [locked]);
     assert!(broker.create_topics(&other, vec![new]).await.remove(0).is_err(), "it is there");
@@ -434,7 +437,7 @@ async fn a_queue_that_is_deleted_if_it_is_empty_loses_no_message_that_came_befor
     commit(&machine, &broker, 1).await;
     assert_eq!(verdict(published).await, PublishVerdict::Gone);
     let refused = Client::try_attach(&broker, target, 1, |_| {}).err();
-    assert_eq!(refused, Some(QueueError::Unknown));
+    assert_eq!(refused, Some(QueueError::Unknown.into()));
     assert!(broker.catalog().topic("q").is_some(), "the catalog has not decided");
     assert_eq!(verdict_of(&machine, &broker, fill(&broker, &topic, b"later")).await, PublishVerdict::Gone);
     commit(&machine, &broker, 0).await;
@@ -500,7 +503,7 @@ async fn a_queue_that_is_deleted_if_it_is_unused_lets_no_consumer_in_meanwhile()
     let mut deleting = Box::pin(broker.delete_queue(&CALLER, topic.id, both));
     assert!(pending(&mut deleting).await);
     let attach = || Client::try_attach(&broker, target, 1, |_| {});
-    assert_eq!(attach().err(), Some(QueueError::Unknown));
+    assert_eq!(attach().err(), Some(QueueError::Unknown.into()));
     commit(&machine, &broker, 1).await;
     assert_eq!(soon(deleting).await, Err(TopicError::NotEmpty("q".into())));
     drop(published);
@@ -510,7 +513,7 @@ async fn a_queue_that_is_deleted_if_it_is_unused_lets_no_consumer_in_meanwhile()
     commit(&machine, &broker, 1).await;
     let mut deleting = Box::pin(broker.delete_queue(&CALLER, topic.id, IF_UNUSED));
     assert!(pending(&mut deleting).await);
-    assert_eq!(attach().err(), Some(QueueError::Unknown));
+    assert_eq!(attach().err(), Some(QueueError::Unknown.into()));
     drop(deleting);
     commit(&machine, &broker, 0).await;
     commit(&machine, &broker, 1).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sabir_base::outbox::Outbox;
 use sabir_delivery::subscription::MessageState;
-use sabir_model::{AppendError, Offset, QueueConfig, ShardFailure, TopicConfig, TopicError};
+use sabir_model::{AppendError, ErrorAbout, Offset, QueueConfig, ShardFailure, TopicConfig, TopicError};
 
 use super::rig::{batch, item, soon, until};
 use super::sim::{Machine, Seam};
@@ -275,7 +275,7 @@ impl World {
                 let (has, cancelled) = (BTreeSet::new(), false);
                 self.clients.push(Client { queue, settles, owner, demand, consumer, outbox, has, cancelled });
             }
-            Err(error) => assert_eq!(error, QueueError::Shard(ShardFailure::NotLeader)),
+            Err(error) => assert_eq!(error.error, QueueError::Shard(ShardFailure::NotLeader)),
         }
     }
 
@@ -346,7 +346,7 @@ impl World {
                     self.broker.flush();
                 }
             }
-            Ok(None) | Err(QueueError::Shard(ShardFailure::NotLeader)) => {}
+            Ok(None) | Err(ErrorAbout { error: QueueError::Shard(ShardFailure::NotLeader), .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }
@@ -355,7 +355,7 @@ impl World {
         let before = self.known[queue].confirmed.clone();
         match soon(self.broker.queues().purge(&CALLER, self.target(queue))).await {
             // What no owner has may be gone.
-            Ok(_) | Err(QueueError::Shard(ShardFailure::NotLeader)) => {
+            Ok(_) | Err(ErrorAbout { error: QueueError::Shard(ShardFailure::NotLeader), .. }) => {
                 self.known[queue].settling.extend(before);
             }
             Err(error) => panic!("{error}"),

@@ -151,17 +151,17 @@ async fn a_redrive_keeps_to_its_rate_until_it_is_cancelled_and_is_an_operators()
     let refused = |caller: &Caller, queue: &Arc<Topic>, spec: RedriveSpec| {
         broker.redrive(caller, queue, spec).unwrap_err()
     };
-    assert_eq!(refused(&CALLER, &dead, spec.clone()), RedriveRefused::NotOperator);
+    assert_eq!(refused(&CALLER, &dead, spec.clone()), RedriveRefused::NotOperator.into());
     assert!(broker.redrives(&CALLER).is_err());
     let nothing = RedriveSpec { most: Some(0), ..spec.clone() };
-    assert_eq!(refused(&Caller::OPERATOR, &dead, nothing), RedriveRefused::Nothing);
+    assert_eq!(refused(&Caller::OPERATOR, &dead, nothing), RedriveRefused::Nothing.into());
     let topic = create(&broker, "topic", 1).await;
-    let no_queue = RedriveRefused::Queue(QueueError::NotAQueue);
+    let no_queue = RedriveRefused::Queue(QueueError::NotAQueue).into();
     assert_eq!(refused(&Caller::OPERATOR, &topic, spec.clone()), no_queue);
 
     let began = std::time::Instant::now();
     let redrive = broker.redrive(&Caller::OPERATOR, &dead, spec.clone()).unwrap();
-    assert_eq!(refused(&Caller::OPERATOR, &dead, spec), RedriveRefused::IsRunning);
+    assert_eq!(refused(&Caller::OPERATOR, &dead, spec), RedriveRefused::IsRunning.into());
     until(|| redrive.progress().counts.moved >= 6).await;
     assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
     redrive.cancel();

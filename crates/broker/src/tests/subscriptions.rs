@@ -136,7 +136,7 @@ async fn a_subscription_begins_where_it_is_wanted_to() {
     assert_eq!(ready(&broker, next[0]), 1);
     let several = create(&broker, "several", 2).await;
     let refused = soon(broker.subscribe(&CALLER, &several, "s", &starting(SubscriptionStart::At(1)))).await;
-    assert_eq!(refused, Err(SubscribeRefused::SeveralPartitions));
+    assert_eq!(refused, Err(SubscribeRefused::SeveralPartitions.into()));
     machine.agrees_with_replay(&broker);
     broker.shutdown();
 }
@@ -178,9 +178,12 @@ async fn one_that_is_removed_tells_its_consumers_and_its_name_is_free() {
     until(|| client.outbox.seat().waiting() > 0).await;
     let told: Vec<_> = client.taken().into_iter().collect();
     assert!(matches!(told[..], [Push::Cancelled { consumer: 1, why: CancelReason::Deleted }]), "{told:?}");
-    assert_eq!(Client::try_attach(&broker, target, 1, |_| {}).err(), Some(QueueError::Unknown));
+    assert_eq!(Client::try_attach(&broker, target, 1, |_| {}).err(), Some(QueueError::Unknown.into()));
     let owner = broker.queues().owner();
-    assert_eq!(soon(broker.queues().get(&CALLER, target, owner, false)).await, Err(QueueError::Unknown));
+    assert_eq!(
+        soon(broker.queues().get(&CALLER, target, owner, false)).await,
+        Err(QueueError::Unknown.into())
+    );
     let other = subscribe(&broker, &topic, "s").await[0];
     assert_ne!(other, target);
     let new = Client::attach(&broker, other, 10);
@@ -234,20 +237,20 @@ async fn what_cannot_be_is_refused() {
     let refused = async |topic: &Topic, name: &str, spec: &SubscriptionSpec| {
         soon(broker.subscribe(&CALLER, topic, name, spec)).await.unwrap_err()
     };
-    assert_eq!(refused(&own, "s", &plain).await, SubscribeRefused::IsQueue);
-    assert_eq!(refused(&topic, "", &plain).await, SubscribeRefused::Name);
-    assert_eq!(refused(&topic, &"x".repeat(256), &plain).await, SubscribeRefused::Name);
+    assert_eq!(refused(&own, "s", &plain).await, SubscribeRefused::IsQueue.into());
+    assert_eq!(refused(&topic, "", &plain).await, SubscribeRefused::Name.into());
+    assert_eq!(refused(&topic, &"x".repeat(256), &plain).await, SubscribeRefused::Name.into());
     let address = DeadLetterAddress { exchange: "x".into(), routing_key: None };
     let settings = SubscriptionSettings { dead_letter: Some(address), delivery_limit: None };
     let letters = SubscriptionSpec { settings, ..plain.clone() };
     soon(broker.subscribe(&CALLER, &topic, "letters", &letters)).await.unwrap();
     soon(broker.subscribe(&CALLER, &topic, "letters", &plain)).await.expect("it says nothing of it");
     subscribe(&broker, &topic, "plain").await;
-    assert_eq!(refused(&topic, "plain", &letters).await, SubscribeRefused::Differs);
+    assert_eq!(refused(&topic, "plain", &letters).await, SubscribeRefused::Differs.into());
     for number in 0..1022 {
         subscribe(&broker, &topic, &number.to_string()).await;
     }
-    assert_eq!(refused(&topic, "one more", &plain).await, SubscribeRefused::TooMany);
+    assert_eq!(refused(&topic, "one more", &plain).await, SubscribeRefused::TooMany.into());
     broker.shutdown();
 }
 

@@ -10,7 +10,7 @@ use sabir_broker::queue::{
     SubscribeRefused, SubscriptionSpec, SubscriptionStart,
 };
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
-use sabir_model::{TopicError, TopicId};
+use sabir_model::{ErrorAbout, TopicError, TopicId};
 use sabir_net::{ConnectionId, Workers};
 
 use super::arguments::{Declaration, WantedSubscription, precondition, queue};
@@ -154,23 +154,23 @@ impl Asker {
     /// Refuses what another connection, or a protocol itself, has for itself.
     fn check_access(&self, topic: &Topic) -> Result<(), Exception> {
         let may_use = self.amqp.broker.may_use(&self.caller, topic);
-        may_use.map_err(|error| refused(&topic.name, error))
+        may_use.map_err(|refusal| refused(&topic.name, refusal.error))
     }
 
     pub(super) fn target(&self, topic: &Topic) -> Result<QueueTarget, Exception> {
-        QueueTarget::new(&self.caller, topic).map_err(|error| refused(&topic.name, error))
+        QueueTarget::new(&self.caller, topic).map_err(|refusal| refused(&topic.name, refusal.error))
     }
 
     /// The subscription that is meant where none is named, as far as it is there. It has the topic's name.
     fn subscription(&self, topic: &Topic) -> Result<Vec<QueueTarget>, Exception> {
         let parts = self.amqp.broker.subscription(&self.caller, topic, &topic.name);
-        parts.map_err(|error| not_subscribed(&topic.name, &error))
+        parts.map_err(|refusal| not_subscribed(&topic.name, &refusal.error))
     }
 
     /// How much there is of a queue; of another topic, of the subscription of its name, and if there is none what it would begin with.
     async fn stats(&self, topic: &Topic) -> Result<QueueStats, Exception> {
         let broker = &self.amqp.broker;
-        let failed = |error| refused(&topic.name, error);
+        let failed = |refusal: ErrorAbout<QueueError>| refused(&topic.name, refusal.error);
         match QueueTarget::new(&self.caller, topic) {
             Ok(target) => broker.queues().settled_stats(target).await.map_err(failed),
             Err(_) => {
@@ -259,7 +259,7 @@ impl Asker {
     async fn drop_ready(&self, name: &str, target: QueueTarget) -> Result<u64, Exception> {
         let purging = self.amqp.broker.queues().purge(&self.caller, target);
         self.amqp.broker.flush();
-        purging.await.map_err(|error| refused(name, error))
+        purging.await.map_err(|refusal| refused(name, refusal.error))
     }
 
     /// Has the subscription of a topic's name go on with what comes next. Tells how many messages that leaves out.
@@ -281,7 +281,7 @@ impl Asker {
         spec: &SubscriptionSpec,
     ) -> Result<Vec<QueueTarget>, Exception> {
         let made = self.amqp.broker.subscribe(&self.caller, topic, name, spec).await;
-        made.map_err(|error| not_subscribed(&topic.name, &error))
+        made.map_err(|refusal| not_subscribed(&topic.name, &refusal.error))
     }
 
     /// Has a topic have a subscription, and gives it to whom it is for.
@@ -308,7 +308,7 @@ impl Asker {
             return Err(not_made(&topic.name, &TopicError::NotEmpty((*topic.name).into())));
         }
         let removed = self.amqp.broker.unsubscribe(&self.caller, topic, &topic.name).await;
-        removed.map(|_| ready).map_err(|error| not_subscribed(&topic.name, &error))
+        removed.map(|_| ready).map_err(|refusal| not_subscribed(&topic.name, &refusal.error))
     }
 
     pub(super) async fn delete(
@@ -396,7 +396,7 @@ pub(super) fn internal(name: &str, why: &str) -> ConnectionException {
     ConnectionException::new(ReplyCode::InternalError, format!("{}: {why}", queue(name)))
 }
 
-/// Why a queue is not used.
+/// Why a queue is not used, in RabbitMQ's words, with the name that the client gave: it names a queue that is gone, too.
 pub(super) fn refused(name: &str, error: QueueError) -> Exception {
     let ends_channel = match error {
         QueueError::Unknown => not_found(name),

@@ -82,7 +82,7 @@ impl Asker {
         owner: QueueOwner,
     ) -> Result<NextMessage, Exception> {
         let next = self.amqp.broker.next_message(&self.caller, target, owner, &self.workers).await;
-        next.map_err(|error| match error {
+        next.map_err(|refusal| match refusal.error {
             NextError::Queue(error) => refused(name, error),
             NextError::Read(error) => internal(name, &error.to_string()).into(),
         })

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sabir_model::ReadError;
+use sabir_model::{ErrorAbout, ReadError};
 
 use super::put_off::UnreadableMessages;
 use super::{Found, QueueReader, StoredMessage, Unpack};
@@ -87,20 +87,21 @@ impl Broker {
         target: QueueTarget,
         owner: QueueOwner,
         unpack: &(dyn Unpack + Sync),
-    ) -> Result<NextMessage, NextError> {
+    ) -> Result<NextMessage, ErrorAbout<NextError>> {
+        let refused = |error: NextError| self.queues().about(target, error);
         let (mut passed, began) = (Passed::default(), Instant::now());
         let mut reader = QueueReader::new(target);
         while passed.count < MOST_PASSED && began.elapsed() < LONGEST {
             // What is settled is not read any more: that comes last.
-            let getting = self.queues().get(caller, target, owner, false);
+            let getting = self.queues().get_of(caller, target, owner, false);
             self.flush();
-            let Some(got) = getting.await? else { break };
+            let Some(got) = getting.await.map_err(|error| refused(error.into()))? else { break };
             let offset = got.offset;
             if passed.knows(offset) {
                 passed.add(target, owner, offset);
                 continue;
             }
-            match reader.read_one(self, unpack, offset).await? {
+            match reader.read_one(self, unpack, offset).await.map_err(|error| refused(error.into()))? {
                 Found::Message(_) => {
                     let read = Some(ReadMessage { got, reader });
                     return Ok(NextMessage { read, unreadable: passed.unreadable });

@@ -72,7 +72,7 @@ async fn a_subscription_is_its_makers_and_is_found_as_it_was_after_a_checkpoint_
     assert_eq!(say(&broker, &OTHER, b'-', id, 0).await, "the subscription is another front end's");
     let topic = broker.catalog().topic("t").unwrap().clone();
     let client = Caller::client("registers", crate::SessionId(1));
-    assert_eq!(soon(broker.unsubscribe(&client, &topic, "s")).await, Err(SubscribeRefused::Owned));
+    assert_eq!(soon(broker.unsubscribe(&client, &topic, "s")).await, Err(SubscribeRefused::Owned.into()));
     let listed = broker.subscriptions(&Caller::OPERATOR, &topic).unwrap();
     assert_eq!(listed[0].owner.as_deref(), Some("registers"));
     assert_eq!(say(&broker, &OWN, b'-', id, 0).await, "()");

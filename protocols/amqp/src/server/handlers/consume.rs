@@ -114,11 +114,11 @@ impl AmqpSession {
             let spec = ConsumerSpec { number: key, owner, demand, priority, exclusive, settles };
             match queues.attach(&self.caller, *target, seat.clone(), spec) {
                 Ok(consumer) => attached.push(consumer),
-                Err(error) => {
+                Err(refusal) => {
                     attached.into_iter().for_each(|consumer| queues.detach(consumer));
                     let own = drawings.iter().filter(|drawing| !drawing.shared);
                     own.for_each(|drawing| queues.end_demand(drawing.demand));
-                    return Err(refused(&queue.name, error));
+                    return Err(refused(&queue.name, refusal.error));
                 }
             }
         }
