@@ -16,6 +16,8 @@ const AT_ONCE: usize = 1 << 20;
 
 /// No more is put in while more bytes than this wait to be read by the client.
 const MAX_UNREAD: usize = 256 * 1024;
+/// So many may wait if answers are among them: a client may say all that it has to say before it reads on.
+const MAX_UNANSWERED: usize = 2 * MAX_UNREAD;
 
 /// Pieces that take nothing beside their bytes, as far as that is counted, and what each of the others takes: its place here, and that
 /// in the allocator.
@@ -153,6 +155,13 @@ impl Output {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.len + self.beside() > MAX_UNREAD
+    }
+
+    /// Whether there is room for answers, where what is pushed leaves some: a client that acknowledges what it was sent is read on while
+    /// it does not read, or both would wait for each other.
+    #[inline]
+    pub fn has_room_for_answers(&self) -> bool {
+        self.len + self.beside() <= MAX_UNANSWERED
     }
 }
 

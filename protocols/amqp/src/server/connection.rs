@@ -188,7 +188,7 @@ impl AmqpSession {
         let is_free = self.is_leaving || (!io.is_draining() && self.ending.is_none());
         is_free
             && self.paused.is_none()
-            && !io.output.is_full()
+            && io.output.has_room_for_answers()
             && !self.machine.has_ended()
             && !self.machine.awaits_handlers()
     }

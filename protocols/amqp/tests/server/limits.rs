@@ -307,3 +307,32 @@ fn resident() -> usize {
     std::fs::File::open("/proc/self/statm").unwrap().read_to_string(&mut text).unwrap();
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
+
+#[test]
+fn what_a_client_says_is_heard_while_it_reads_none_of_its_deliveries() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let (mut slow, mut other) = (node.open(), node.open());
+    slow.declare("large");
+    other.declare("small");
+    other.select_confirms();
+    let body = "x".repeat(1 << 20);
+    // More than the systems' buffers hold, so that most of it waits in the node.
+    const MESSAGES: u32 = 24;
+    (0..MESSAGES).for_each(|_| other.publish("large", &[&body]));
+    assert_eq!(other.confirmed(MESSAGES.into()), [0; 0]);
+    slow.qos(0);
+    slow.consume("large", "c", false);
+    let first = slow.content().delivered().delivery_tag;
+    slow.ack(first, false);
+    slow.publish("small", &["done"]);
+    let began = Instant::now();
+    while other.get("small", true).is_none() {
+        assert!(began.elapsed() < PATIENCE, "its publish is not read behind its acknowledgement");
+    }
+    drop(slow);
+    while other.declare("large").1 < MESSAGES - 1 {
+        assert!(began.elapsed() < PATIENCE, "what it did not acknowledge is not back");
+    }
+    assert_eq!(other.declare("large").1, MESSAGES - 1, "what it acknowledged is gone");
+}
