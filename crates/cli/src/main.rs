@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, leading};
 use command::{
     bench, cluster, completions, config, connection, definitions, dev, dlq, doctor, group, message, serve,
     topic,
@@ -26,7 +26,7 @@ use failure::CliError;
 
 fn main() -> ExitCode {
     // Clap answers a wrong command line itself, with exit code 2.
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(leading::behind_the_noun(std::env::args_os().collect()));
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),

@@ -17,6 +17,10 @@ fn wrong_usage() {
     run(&["bench", "produce", "--rate", "0"]).fails(2);
     let printed = run(&["topic", "list", "--proto", "kafak"]).fails(2);
     assert!(printed.contains("Did you mean `kafka`?"), "{printed}");
+    let printed = run(&["--proto", "kafak", "topic", "list"]).fails(2);
+    assert!(printed.contains("Did you mean `kafka`?"), "{printed}");
+    let printed = run(&["--proto", "kafka", "serve"]).fails(2);
+    assert!(printed.contains("sabir serve"), "{printed}");
 }
 
 #[test]
