@@ -17,7 +17,8 @@ pub struct Namespace(Option<Arc<str>>);
 impl Namespace {
     /// The one that names without another one belong to.
     pub const DEFAULT: Self = Self(None);
-    /// The longest name, in bytes.
+    /// The longest name, in bytes. Other names have up to 1,024: the page key of a group has its namespace's length in one byte, and room for one long
+    /// name, the group's.
     pub const MOST: usize = 255;
 
     /// The namespace of that name; `None` if none can have it: it has 1 to 255 bytes and no control characters.

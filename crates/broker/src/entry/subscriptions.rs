@@ -76,7 +76,7 @@ pub(crate) enum SubscribeError {
 
 impl SubscriptionSettings {
     /// The longest name of a subscription, in bytes.
-    pub const LONGEST_NAME: usize = 255;
+    pub const LONGEST_NAME: usize = 1024;
 
     /// Whether a subscription may have a name.
     pub(crate) fn is_name(name: &str) -> bool {

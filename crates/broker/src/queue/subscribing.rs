@@ -62,8 +62,8 @@ pub enum SubscribeRefused {
     /// A queue has one subscription, which is its own.
     #[error("the topic is a queue")]
     IsQueue,
-    /// A name has 1 to 255 bytes.
-    #[error("the name of a subscription has 1 to 255 bytes")]
+    /// A name has 1 to 1,024 bytes.
+    #[error("the name of a subscription has 1 to {} bytes", SubscriptionSettings::LONGEST_NAME)]
     Name,
     /// Where its dead letters go is too long a name.
     #[error("the exchange and the routing key of dead letters have at most 1,024 bytes each")]

@@ -210,6 +210,23 @@ async fn one_that_is_removed_tells_its_consumers_and_its_name_is_free() {
 }
 
 #[tokio::test]
+async fn a_subscription_s_name_may_be_as_long_as_a_topic_s() {
+    let mut machine = Machine::new(11, 1, Seam::Solo);
+    let longest = "s".repeat(1024);
+    let mut broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let made = subscribe(&broker, &topic, &longest).await;
+    // By replay, and from a checkpoint.
+    for _ in 0..2 {
+        machine = machine.crash(broker);
+        broker = machine.open();
+        assert_eq!(broker.subscription(&CALLER, &found(&broker, "t"), &longest), Ok(made.clone()));
+        broker.inner.shards.iter().for_each(|shard| shard.checkpoint().unwrap());
+    }
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn a_partition_that_comes_later_is_taken_from_its_first_record() {
     let machine = Machine::new(6, 1, Seam::Solo);
     let broker = machine.open();
@@ -239,7 +256,7 @@ async fn what_cannot_be_is_refused() {
     };
     assert_eq!(refused(&own, "s", &plain).await, SubscribeRefused::IsQueue.into());
     assert_eq!(refused(&topic, "", &plain).await, SubscribeRefused::Name.into());
-    assert_eq!(refused(&topic, &"x".repeat(256), &plain).await, SubscribeRefused::Name.into());
+    assert_eq!(refused(&topic, &"x".repeat(1025), &plain).await, SubscribeRefused::Name.into());
     let address = DeadLetterAddress { exchange: "x".into(), routing_key: None };
     let settings = SubscriptionSettings { dead_letter: Some(address), delivery_limit: None };
     let letters = SubscriptionSpec { settings, ..plain.clone() };

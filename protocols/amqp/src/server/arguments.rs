@@ -17,7 +17,7 @@ const BESIDE: u64 = 1 << 20;
 /// The longest time, in milliseconds.
 const LONGEST_MS: i64 = u32::MAX as i64;
 
-/// The longest name of an exchange, and routing key, in bytes.
+/// The longest name of an exchange or a subscription, and routing key, in bytes: that of a short string. The broker's names may be longer.
 const LONGEST_NAME: usize = 255;
 
 /// Where dead letters go, and by which routing key.
