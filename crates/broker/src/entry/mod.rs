@@ -49,7 +49,7 @@ pub(crate) mod kind {
     pub(crate) const CATALOG: RangeInclusive<u16> = 10..=19;
     /// Kinds about partitions.
     pub(crate) const PARTITIONS: RangeInclusive<u16> = 20..=29;
-    /// Kinds of the consumer groups; their bodies are the group driver's.
+    /// Kinds of the consumer groups; their bodies are the groups' machine's.
     pub(crate) const GROUPS: RangeInclusive<u16> = 30..=39;
     /// Kinds of deliveries.
     pub(crate) const DELIVERIES: RangeInclusive<u16> = 60..=69;
@@ -126,7 +126,12 @@ pub(crate) mod kind {
     pub(crate) const EXCHANGE_UNBOUND: u16 = 73;
 }
 
-/// A body with a stored form of its own.
+/// A body with a stored form of its own, and what an entry of it comes to.
+///
+/// Two kinds have no such body: deliveries ([`DeliveryBody`]) and front ends ([`FrontendBody`]). Theirs borrow from the block, so that replay copies no
+/// command and no list of operations, which a `decode` that gives `Self` for bytes of any lifetime cannot; and they are never encoded for one waiter
+/// (a list of operations is written by the leader as it deals, for all queues at once, and a front end's entry with its batches in
+/// `shard/open.rs`). What they come to is said by their `apply` alone: `Result<DeliveryOutcome, DeliveryError>` and what a projection answers.
 pub(crate) trait Body: Sized {
     /// The kind it is the body of.
     const KIND: u16;

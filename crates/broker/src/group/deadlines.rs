@@ -8,11 +8,12 @@ use sabir_delivery::group::entries::{OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_model::{GroupError, ShardFailure, Term, TopicId};
 
-use super::entries::GroupEntry;
+use super::entries::GroupBody;
 use super::led::LedGroups;
 use super::offsets::DELETED_AT_ONCE;
 use super::waiter::GroupWaiter;
 use super::{GroupId, Groups, Shared};
+use crate::entry::Body;
 use crate::shard::Leading;
 
 /// Groups looked at in one hold of the projections' lock.
@@ -97,7 +98,7 @@ impl Groups {
         {
             return;
         }
-        let (kind, body) = GroupEntry::OffsetsDeleted(OffsetsDeleted { group, which }).encode();
+        let (kind, body) = (OffsetsDeleted::KIND, OffsetsDeleted { group, which }.encoded());
         if let Err((error, _)) = self.shared.shard.propose(kind, &body, GroupWaiter::Nobody) {
             tracing::debug!(%error, "expired offsets stay until the next round");
         }

@@ -1,57 +1,48 @@
 //! The kinds of the groups' entries. Their bodies are [`sabir_delivery::group::entries`].
 
 use sabir_delivery::group::entries::{GroupChanged, GroupDeleted, OffsetsCommitted, OffsetsDeleted};
-use sabir_model::DecodeError;
+use sabir_model::{DecodeError, GroupError};
 
-/// Members, generation or assignment changed.
-const GROUP_CHANGED: u16 = 30;
-/// Positions committed.
-const OFFSETS_COMMITTED: u16 = 31;
-/// A group without members deleted.
-const GROUP_DELETED: u16 = 32;
-/// Positions deleted.
-const OFFSETS_DELETED: u16 = 33;
+use crate::entry::Body;
 
-/// An entry of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum GroupEntry {
-    Changed(GroupChanged),
-    Committed(OffsetsCommitted),
-    Deleted(GroupDeleted),
-    OffsetsDeleted(OffsetsDeleted),
+/// Declares the kinds of bodies.
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $body:ident = $kind:literal;)+) => {$(
+        $(#[$doc])*
+        impl Body for $body {
+            const KIND: u16 = $kind;
+            type Outcome = Result<(), GroupError>;
+
+            fn encode(&self, out: &mut Vec<u8>) {
+                Self::encode(self, out);
+            }
+
+            fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+                Self::decode(bytes)
+            }
+        }
+    )+};
 }
 
-impl GroupEntry {
-    pub(super) fn encode(&self) -> (u16, Vec<u8>) {
+bodies! {
+    /// Members, generation or assignment changed.
+    GroupChanged = 30;
+    /// Positions committed.
+    OffsetsCommitted = 31;
+    /// A group without members deleted.
+    GroupDeleted = 32;
+    /// Positions deleted.
+    OffsetsDeleted = 33;
+}
+
+/// A body of a group's entry.
+pub(super) trait GroupBody: Body<Outcome = Result<(), GroupError>> {
+    /// Its stored form.
+    fn encoded(&self) -> Vec<u8> {
         let mut body = Vec::new();
-        let kind = match self {
-            Self::Changed(entry) => {
-                entry.encode(&mut body);
-                GROUP_CHANGED
-            }
-            Self::Committed(entry) => {
-                entry.encode(&mut body);
-                OFFSETS_COMMITTED
-            }
-            Self::Deleted(entry) => {
-                entry.encode(&mut body);
-                GROUP_DELETED
-            }
-            Self::OffsetsDeleted(entry) => {
-                entry.encode(&mut body);
-                OFFSETS_DELETED
-            }
-        };
-        (kind, body)
-    }
-
-    pub(super) fn decode(kind: u16, body: &[u8]) -> Result<Self, DecodeError> {
-        Ok(match kind {
-            GROUP_CHANGED => Self::Changed(GroupChanged::decode(body)?),
-            OFFSETS_COMMITTED => Self::Committed(OffsetsCommitted::decode(body)?),
-            GROUP_DELETED => Self::Deleted(GroupDeleted::decode(body)?),
-            OFFSETS_DELETED => Self::OffsetsDeleted(OffsetsDeleted::decode(body)?),
-            _ => return Err(DecodeError::Field("kind")),
-        })
+        Body::encode(self, &mut body);
+        body
     }
 }
+
+impl<B: Body<Outcome = Result<(), GroupError>>> GroupBody for B {}

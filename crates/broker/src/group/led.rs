@@ -12,13 +12,14 @@ use sabir_delivery::group::entries::{GroupChange, GroupChanged};
 use sabir_delivery::group::{Action, Answer, Group, GroupEvent, GroupId, GroupPhase, RequestId, Text, Token};
 use sabir_model::{ErrorAbout, GroupError, ShardFailure};
 
-use super::entries::GroupEntry;
+use super::entries::GroupBody;
 use super::given::GivenIds;
 use super::reply::Replier;
 use super::steady::Steady;
 use super::totals::Totals;
 use super::waiter::GroupWaiter;
 use super::{GroupTable, Groups, JoinRefusal, Joined, Left, Synced, about};
+use crate::entry::Body;
 
 /// Void entries of the heap that are not worth a look at all of them.
 const VOID_WAKES: usize = 1024;
@@ -334,15 +335,14 @@ impl Groups {
         change: GroupChange,
     ) -> Result<(), ShardFailure> {
         let Some(led) = inner.led.get_mut(group) else { return Ok(()) };
-        let entry = GroupEntry::Changed(GroupChanged { group: group.clone(), change });
+        let entry = GroupChanged { group: group.clone(), change };
         let waiter = GroupWaiter::Machine {
             groups: self.clone(),
             group: group.clone(),
             incarnation: led.incarnation,
             token,
         };
-        let (kind, body) = entry.encode();
-        match self.shared.shard.propose(kind, &body, waiter) {
+        match self.shared.shard.propose(GroupChanged::KIND, &entry.encoded(), waiter) {
             Ok(()) => {
                 led.in_flight += 1;
                 Ok(())

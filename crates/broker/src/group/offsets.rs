@@ -10,7 +10,7 @@ use sabir_delivery::group::entries::{GroupDeleted, OffsetsCommitted, OffsetsDele
 use sabir_delivery::group::state::GroupState;
 use sabir_model::{ErrorAbout, GroupError, Offset, TopicId};
 
-use super::entries::GroupEntry;
+use super::entries::GroupBody;
 use super::led::LedGroup;
 use super::reply::Reply;
 use super::underway::Share;
@@ -165,7 +165,7 @@ impl Groups {
             Ok(()) => {
                 let entry = |offsets| {
                     let (group, fence) = (group.clone(), fence.clone());
-                    GroupEntry::Committed(OffsetsCommitted { group, fence, offsets })
+                    OffsetsCommitted { group, fence, offsets }
                 };
                 self.request_together(&group.name, portions.into_iter().map(entry), share)
             }
@@ -212,18 +212,16 @@ impl Groups {
     }
 
     /// Proposes the entries that one request goes in.
-    fn request_together(
+    fn request_together<B: GroupBody>(
         &self,
         group: &Text,
-        entries: impl Iterator<Item = GroupEntry>,
+        entries: impl Iterator<Item = B>,
         share: Option<Share>,
     ) -> Parts {
-        let (mut pushed, mut parts, mut kind) = (Vec::new(), Vec::new(), 0);
+        let (mut pushed, mut parts) = (Vec::new(), Vec::new());
         for entry in entries {
             let (replier, reply) = Reply::pair();
-            let (number, body) = entry.encode();
-            kind = number;
-            pushed.push((body, Requester { replier, group: group.clone(), share: None }));
+            pushed.push((entry.encoded(), Requester { replier, group: group.clone(), share: None }));
             parts.push(Part::Waiting(reply));
         }
         if let Some((_, last)) = pushed.last_mut() {
@@ -231,7 +229,7 @@ impl Groups {
         }
         let pushed =
             pushed.into_iter().map(|(body, requester)| (body, GroupWaiter::Request(requester))).collect();
-        match self.shared.shard.propose_together(kind, pushed) {
+        match self.shared.shard.propose_together(B::KIND, pushed) {
             Ok(()) => {
                 self.shared.shard.flush();
                 Parts(parts)
@@ -263,15 +261,14 @@ impl Groups {
     }
 
     /// Proposes an entry that answers a request.
-    pub(super) fn request(
+    pub(super) fn request<B: GroupBody>(
         &self,
         group: Text,
-        entry: &GroupEntry,
+        entry: &B,
     ) -> Reply<Result<(), ErrorAbout<GroupError>>> {
         let (replier, reply) = Reply::pair();
-        let (kind, body) = entry.encode();
         let requester = Requester { replier, group: group.clone(), share: None };
-        match self.shared.shard.propose(kind, &body, GroupWaiter::Request(requester)) {
+        match self.shared.shard.propose(B::KIND, &entry.encoded(), GroupWaiter::Request(requester)) {
             Ok(()) => {
                 self.shared.shard.flush();
                 reply
@@ -392,9 +389,7 @@ impl Groups {
         };
         match self.describe(group).map(|view| view.state) {
             None => refused(GroupError::NotFound),
-            Some(GroupPhase::Empty) => {
-                self.request(id.name.clone(), &GroupEntry::Deleted(GroupDeleted { group: id }))
-            }
+            Some(GroupPhase::Empty) => self.request(id.name.clone(), &GroupDeleted { group: id }),
             Some(_) => refused(GroupError::NotEmpty),
         }
     }
@@ -414,7 +409,7 @@ impl Groups {
         };
         let entry = |some: &[(TopicId, i32)]| {
             let which = WhichOffsets::Listed(some.to_vec());
-            GroupEntry::OffsetsDeleted(OffsetsDeleted { group: group.clone(), which })
+            OffsetsDeleted { group: group.clone(), which }
         };
         DeletingOffsets(self.request_together(
             &group.name,

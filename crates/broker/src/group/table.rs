@@ -1,14 +1,15 @@
 //! The projection: every group as committed entries made it.
 
 use sabir_delivery::group::GroupId;
-use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
+use sabir_delivery::group::entries::{
+    GroupChanged, GroupDeleted, OffsetsCommitted, OffsetsDeleted, WhichOffsets,
+};
 use sabir_delivery::group::state::GroupState;
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{DecodeError, FrontendNo, GroupError, Namespace};
 
-use super::entries::GroupEntry;
-use crate::entry::{Kinds, kind};
+use crate::entry::{Body, Kinds, kind};
 use crate::projection::{PageMap, Projection};
 use crate::state::{
     At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, StoredMaps, bad_body, prefixes,
@@ -27,7 +28,7 @@ impl PageKey for GroupKey {
             let namespace = self.0.namespace.as_str();
             out.push(OWNED);
             out.extend_from_slice(&self.0.front_end.0.to_be_bytes());
-            // It has at most 255 bytes.
+            // It has at most 255 bytes (`Namespace::MOST`), for this.
             out.push(namespace.len() as u8);
             out.extend_from_slice(namespace.as_bytes());
         }
@@ -70,6 +71,11 @@ impl PageValue for StoredGroup {
     }
 }
 
+/// What a body comes to.
+fn decoded<B: Body>(body: &[u8], apply: impl FnOnce(B) -> B::Outcome) -> Result<B::Outcome, DecodeError> {
+    B::decode(body).map(apply)
+}
+
 fn name_bytes(group: &GroupId) -> usize {
     group.name.len() + group.namespace.as_str().len()
 }
@@ -96,17 +102,22 @@ impl GroupTable {
         body: &[u8],
         time_ms: i64,
     ) -> Result<Result<(), GroupError>, DecodeError> {
-        Ok(match GroupEntry::decode(kind, body)? {
-            GroupEntry::Changed(entry) => {
+        match kind {
+            GroupChanged::KIND => decoded(body, |entry: GroupChanged| {
                 self.change(entry.group, time_ms, |state| state.apply_change(entry.change, time_ms));
                 Ok(())
+            }),
+            OffsetsCommitted::KIND => {
+                decoded(body, |entry: OffsetsCommitted| self.apply_commit(entry, time_ms))
             }
-            GroupEntry::Committed(entry) => self.apply_commit(entry, time_ms),
-            GroupEntry::Deleted(entry) => self.apply_delete(GroupKey(entry.group)),
-            GroupEntry::OffsetsDeleted(entry) => {
+            GroupDeleted::KIND => {
+                decoded(body, |entry: GroupDeleted| self.apply_delete(GroupKey(entry.group)))
+            }
+            OffsetsDeleted::KIND => decoded(body, |entry: OffsetsDeleted| {
                 self.apply_offsets_deleted(GroupKey(entry.group), &entry.which)
-            }
-        })
+            }),
+            _ => Err(DecodeError::Field("kind")),
+        }
     }
 
     /// Changes a group, made if there is none.

@@ -121,7 +121,7 @@ impl Rig {
         use sabir_delivery::group::entries::OffsetsCommitted;
         let offsets = vec![at(1, 0, 99)];
         let entry = OffsetsCommitted { group: GroupId::from("g"), fence, offsets };
-        self.groups.request("g".into(), &entries::GroupEntry::Committed(entry))
+        self.groups.request("g".into(), &entry)
     }
 }
 
@@ -322,7 +322,7 @@ fn groups_are_described_listed_and_deleted() {
 impl Rig {
     fn propose_delete(&self, group: &str) -> Reply<Result<(), ErrorAbout<GroupError>>> {
         use sabir_delivery::group::entries::GroupDeleted;
-        let entry = entries::GroupEntry::Deleted(GroupDeleted { group: GroupId::from(group) });
+        let entry = GroupDeleted { group: GroupId::from(group) };
         self.groups.request(group.into(), &entry)
     }
 }
