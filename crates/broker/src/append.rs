@@ -104,6 +104,11 @@ impl AppendTarget {
         self.topic.subject_of(self.partition)
     }
 
+    /// Why it is none, with what it is.
+    pub(crate) fn refused<E>(&self, why: E) -> ErrorAbout<E> {
+        ErrorAbout::new(why, self.subject())
+    }
+
     /// Its topic.
     pub fn topic(&self) -> &Arc<Topic> {
         &self.topic

@@ -199,7 +199,11 @@ impl Broker {
     ///
     /// # Errors
     /// See [`PublishRefused`].
-    pub fn publish(&self, caller: &Caller, publish: &Publish) -> Result<PublishOutcomes, PublishRefused> {
+    pub fn publish(
+        &self,
+        caller: &Caller,
+        publish: &Publish,
+    ) -> Result<PublishOutcomes, ErrorAbout<PublishRefused>> {
         publish.check(caller)?;
         let call = PublishCall::new(publish);
         for id in publish.targets.shards() {

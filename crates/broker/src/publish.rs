@@ -26,23 +26,23 @@ use crate::state::AppendOutcome;
 /// Partitions that one entry names at the most. For more of a shard a batch is stored again.
 const ENTRY_TARGETS: usize = 4096;
 
-/// Why a publish is not taken. Nothing is written of it.
+/// Why a publish is not taken. Nothing is written of it. Where it is about one target, [`ErrorAbout`] names that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublishRefused {
     /// It is for no partition.
     #[error("it is for no partition")]
     NoTarget,
-    /// A partition is named twice.
-    #[error("target {0} is named before")]
+    /// A partition is named twice: by this target, counted from 0, again.
+    #[error("it is a target twice")]
     Twice(usize),
     /// Front ends build batches for themselves alone.
-    #[error("target {0} is another front end's")]
+    #[error("the target is another front end's")]
     OtherOrigin(usize),
     /// No batch can be in the codec of both topics: they are to be published to one after the other.
-    #[error("target {0} keeps batches in another codec")]
+    #[error("the target keeps batches in another codec than those before it")]
     OtherCodec(usize),
     /// The caller may not append there.
-    #[error("target {target}: {why}")]
+    #[error("{why}")]
     Target {
         /// Which one, counted from 0.
         target: usize,
@@ -111,14 +111,14 @@ impl PublishTargets {
     ///
     /// # Errors
     /// They are none, or cannot be given the same batch.
-    pub fn new(targets: Vec<AppendTarget>) -> Result<Self, PublishRefused> {
+    pub fn new(targets: Vec<AppendTarget>) -> Result<Self, ErrorAbout<PublishRefused>> {
         let first = targets.first().ok_or(PublishRefused::NoTarget)?;
         let origin = first.origin;
         if targets.len() > 1 && origin == FrontendNo::NONE {
-            return Err(PublishRefused::ClientsBatch);
+            return Err(PublishRefused::ClientsBatch.into());
         }
         if let Some(other) = targets.iter().position(|target| target.origin != origin) {
-            return Err(PublishRefused::OtherOrigin(other));
+            return Err(targets[other].refused(PublishRefused::OtherOrigin(other)));
         }
         let rules = common_rules(&targets)?;
         let groups = groups(&targets)?;
@@ -151,19 +151,19 @@ impl PublishTargets {
 }
 
 /// The rules that every batch keeps which all targets take.
-fn common_rules(targets: &[AppendTarget]) -> Result<BatchRules, PublishRefused> {
+fn common_rules(targets: &[AppendTarget]) -> Result<BatchRules, ErrorAbout<PublishRefused>> {
     let mut rules = targets[0].rules();
     if targets.len() > 1 {
         let of = rules_of_a_set();
         for (number, target) in targets.iter().enumerate() {
             let both = rules.and(&target.rules(), of);
-            rules = both.ok_or(PublishRefused::OtherCodec(number))?;
+            rules = both.ok_or_else(|| target.refused(PublishRefused::OtherCodec(number)))?;
         }
     }
     Ok(rules)
 }
 
-fn groups(targets: &[AppendTarget]) -> Result<Vec<TargetGroup>, PublishRefused> {
+fn groups(targets: &[AppendTarget]) -> Result<Vec<TargetGroup>, ErrorAbout<PublishRefused>> {
     let mut order: Vec<(ShardId, bool, PartitionId, usize)> = targets
         .iter()
         .enumerate()
@@ -173,7 +173,8 @@ fn groups(targets: &[AppendTarget]) -> Result<Vec<TargetGroup>, PublishRefused> 
     order.sort_unstable_by_key(|(shard, _, partition, number)| (*shard, *partition, *number));
     let twice = order.windows(2).find(|pair| (pair[0].0, pair[0].2) == (pair[1].0, pair[1].2));
     if let Some(pair) = twice {
-        return Err(PublishRefused::Twice(pair[1].3));
+        let again = pair[1].3;
+        return Err(targets[again].refused(PublishRefused::Twice(again)));
     }
     order.sort_by_key(|(shard, stamp, ..)| (*shard, *stamp));
     let alike = order.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
@@ -275,7 +276,7 @@ impl Publish {
         }
     }
 
-    /// The entries that it takes in a shard, in their order: what waits for each, for whom it is and what it brings.
+    /// The entries that it takes in a shard, in their order: what waits for each, the targets that it is for and what it brings.
     pub(crate) fn entries(
         &self,
         shard: ShardId,
@@ -302,21 +303,21 @@ impl Publish {
     }
 
     /// Whether a caller may do so, and what it asks for is what there is.
-    pub(crate) fn check(&self, caller: &Caller) -> Result<(), PublishRefused> {
+    pub(crate) fn check(&self, caller: &Caller) -> Result<(), ErrorAbout<PublishRefused>> {
         let origin = self.targets.origin();
         for (target, place) in self.targets.targets().iter().enumerate() {
             let may = caller.may_append(&place.topic, origin);
-            may.map_err(|why| PublishRefused::Target { target, why })?;
+            may.map_err(|why| place.refused(PublishRefused::Target { target, why }))?;
         }
         if self.partial && origin == FrontendNo::NONE {
-            return Err(PublishRefused::ClientsBatch);
+            return Err(PublishRefused::ClientsBatch.into());
         }
         let of = self.targets.rules().whose();
         if let Some(batch) = self.batches.iter().position(|batch| batch.batch.rules_of() != of) {
-            return Err(PublishRefused::OtherRules(batch));
+            return Err(PublishRefused::OtherRules(batch).into());
         }
         match self.batches.iter().position(|batch| !batch.facts_fit()) {
-            Some(batch) => Err(PublishRefused::OtherFacts(batch)),
+            Some(batch) => Err(PublishRefused::OtherFacts(batch).into()),
             None => Ok(()),
         }
     }

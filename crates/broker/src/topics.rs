@@ -79,7 +79,7 @@ impl Broker {
     /// Why the topic would not be made.
     pub fn check_new_topic(&self, caller: &Caller, topic: &NewTopic) -> Result<(), TopicError> {
         self.check_topic_name(caller, topic)?;
-        self.check_count(topic.partitions)?;
+        self.check_count(&topic.name, topic.partitions)?;
         self.check_queue(topic)?;
         self.valid(topic.config.clone()).map(drop)
     }
@@ -116,7 +116,7 @@ impl Broker {
         topic: NewTopic,
     ) -> Result<(TopicId, TopicAnswer), TopicError> {
         self.check_topic_name(caller, &topic)?;
-        self.check_count(topic.partitions)?;
+        self.check_count(&topic.name, topic.partitions)?;
         self.check_queue(&topic)?;
         let mut config = topic.config;
         config.claim(&self.options().defaults);
@@ -141,9 +141,12 @@ impl Broker {
         Ok((id, definitions.change(&body, Priority::Ordinary, Some(admitted))))
     }
 
-    fn check_count(&self, asked: u32) -> Result<(), TopicError> {
+    fn check_count(&self, name: &str, asked: u32) -> Result<(), TopicError> {
         let most = self.options().partitions_max;
-        if (1..=most).contains(&asked) { Ok(()) } else { Err(TopicError::Partitions { asked, most }) }
+        match asked {
+            asked if (1..=most).contains(&asked) => Ok(()),
+            asked => Err(TopicError::Partitions { name: name.into(), asked, most }),
+        }
     }
 
     fn check_queue(&self, topic: &NewTopic) -> Result<(), TopicError> {
@@ -157,7 +160,7 @@ impl Broker {
         self.check_queue_level(&topic.config)?;
         match topic.partitions {
             1 => Ok(()),
-            asked => Err(TopicError::Partitions { asked, most: 1 }),
+            asked => Err(TopicError::Partitions { name: (*topic.name).into(), asked, most: 1 }),
         }
     }
 
@@ -270,7 +273,7 @@ impl Broker {
         if count <= has {
             return Err(TopicError::NotMore { name: (*known.name).into(), has });
         }
-        self.check_count(count).map(|()| has)
+        self.check_count(&known.name, count).map(|()| has)
     }
 
     /// Changes a topic's configuration; answered when all its partitions keep to it. `change` is given what holds now, and is called

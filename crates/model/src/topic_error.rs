@@ -65,8 +65,10 @@ pub enum TopicError {
         needs: u32,
     },
     /// A topic cannot have so many partitions.
-    #[error("a topic has 1 to {most} partitions (topic.max_partitions), not {asked}")]
+    #[error("topic {name:?} may have 1 to {most} partitions (topic.max_partitions), not {asked}")]
     Partitions {
+        /// The topic's name.
+        name: Box<str>,
         /// What was asked for.
         asked: u32,
         /// The most it can have.

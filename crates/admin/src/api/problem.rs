@@ -45,6 +45,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-topic", format!("there is no topic {name:?}"))
     }
 
+    /// The same of a topic that was found by this name: one that went since is known by its id alone where that is seen.
+    pub fn of_topic(error: impl Into<Self>, name: &str) -> Self {
+        match error.into() {
+            unknown if unknown.kind == "unknown-topic" => Self::unknown_topic(name),
+            other => other,
+        }
+    }
+
     pub fn unknown_group(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-group", format!("there is no group {id:?}"))
     }

@@ -59,7 +59,9 @@ pub async fn delete(
         cuts.before.iter().map(|cut| place(broker, &topic, cut)).collect::<Result<_, _>>()?;
     let mut partitions = Vec::with_capacity(places.len());
     for (place, before) in places {
-        let start = broker.delete_records(&caller, place.shard, place.id, before).await?;
+        let cut = broker.delete_records(&caller, place.shard, place.id, before).await;
+        let about = || format!("partition {} of topic {name:?}", place.index);
+        let start = cut.map_err(|error| Problem::refused(&about(), error))?;
         partitions.push(PartitionStart { partition: place.index, start: start.0 });
     }
     Ok(Json(RecordsCut { topic: name, partitions }))

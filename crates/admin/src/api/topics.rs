@@ -558,18 +558,24 @@ pub async fn change(
     let more = change.partitions.filter(|count| *count as usize != topic.partitions.len());
     // Before the configuration is changed, or a request that is refused would have done half.
     if let Some(count) = more {
-        broker.check_new_partitions(&caller, topic.id, count)?;
+        broker
+            .check_new_partitions(&caller, topic.id, count)
+            .map_err(|error| Problem::of_topic(error, &name))?;
     }
     let apply = |config: &mut TopicConfig| change.apply(config, &broker.options().defaults);
     if change.dry_run {
-        broker.check_change(&caller, topic.id, apply)?;
+        broker
+            .check_change(&caller, topic.id, apply)
+            .map_err(|error: Problem| Problem::of_topic(error, &name))?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     if change.config.is_some() || change.queue.is_some() || !change.unset.is_empty() {
-        topic = broker.change_topic(&caller, topic.id, apply).await?;
+        let changed = broker.change_topic(&caller, topic.id, apply).await;
+        topic = changed.map_err(|error: Problem| Problem::of_topic(error, &name))?;
     }
     if let Some(count) = more {
-        topic = broker.create_partitions(&caller, topic.id, count).await?;
+        let extended = broker.create_partitions(&caller, topic.id, count).await;
+        topic = extended.map_err(|error| Problem::of_topic(error, &name))?;
     }
     let broker = shown.broker.clone();
     admin.workers.run(move || Json(details(&broker, &topic)).into_response()).await
@@ -593,6 +599,6 @@ pub async fn remove(
 ) -> Result<StatusCode, Problem> {
     let topic = find(&shown.broker, &caller, &name)?;
     let gone = shown.broker.delete_topics(&caller, vec![topic.id]).await.pop();
-    gone.unwrap_or(Ok(()))?;
+    gone.unwrap_or(Ok(())).map_err(|error| Problem::of_topic(error, &name))?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -101,7 +101,7 @@ impl Catalog {
         if let Some(other) = self.alike(&body.namespace, &body.name).filter(|_| body.unlike) {
             return Err(TopicError::Collides { name, other: (**other).into() });
         }
-        let partitions = self.give_ids(&body.shards, 0, body.epoch_base)?;
+        let partitions = self.give_ids(&body.name, &body.shards, 0, body.epoch_base)?;
         let topic = Arc::new(Topic {
             id: body.id,
             name: body.name.into(),
@@ -120,13 +120,14 @@ impl Catalog {
 
     fn give_ids(
         &mut self,
+        name: &str,
         shards: &[ShardId],
         from: usize,
         epoch_base: i32,
     ) -> Result<Vec<Partition>, TopicError> {
         let asked = u32::try_from(from + shards.len()).unwrap_or(u32::MAX);
         if i32::try_from(asked).is_err() {
-            return Err(TopicError::Partitions { asked, most: i32::MAX as u32 });
+            return Err(TopicError::Partitions { name: name.into(), asked, most: i32::MAX as u32 });
         }
         let first = self.singles.next_partition;
         self.singles.next_partition += shards.len() as u64;
@@ -161,7 +162,8 @@ impl Catalog {
         if from != body.from as usize {
             return Err(TopicError::Changed((*topic.name).into()));
         }
-        let more = self.give_ids(&body.shards, from, epoch_base)?;
+        let name = topic.name.clone();
+        let more = self.give_ids(&name, &body.shards, from, epoch_base)?;
         self.change(body.id, |topic| topic.partitions.extend(more))
     }
 

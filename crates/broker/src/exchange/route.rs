@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
-use sabir_model::{FrontendNo, Namespace, ShardFailure, TopicId};
+use sabir_model::{ErrorAbout, FrontendNo, Namespace, ShardFailure, TopicId};
 use sabir_routing::{KeyError, ResolveError, RouteCache, RouteSet, RouteSetId, RouteTarget};
 
 use super::routers::NamespaceRouter;
@@ -180,7 +180,7 @@ impl Route {
         caller: &Caller,
         origin: FrontendNo,
         hash: u32,
-    ) -> Result<Arc<RoutedTargets>, PublishRefused> {
+    ) -> Result<Arc<RoutedTargets>, ErrorAbout<PublishRefused>> {
         match self.fixed.get() {
             Some((of, fixed)) if *of == origin => return Ok(fixed.clone()),
             _ => {}
@@ -198,7 +198,7 @@ impl Route {
         caller: &Caller,
         origin: FrontendNo,
         hash: u32,
-    ) -> Result<RoutedTargets, PublishRefused> {
+    ) -> Result<RoutedTargets, ErrorAbout<PublishRefused>> {
         let (mut targets, mut refused) = (Vec::new(), Vec::new());
         for topic in &self.topics {
             let index = (hash as usize % topic.partitions.len().max(1)) as i32;
@@ -212,14 +212,18 @@ impl Route {
 }
 
 /// Parts targets whose batches are not the same bytes.
-pub(crate) fn by_codec(mut left: Vec<AppendTarget>) -> Result<Vec<PublishTargets>, PublishRefused> {
+pub(crate) fn by_codec(
+    mut left: Vec<AppendTarget>,
+) -> Result<Vec<PublishTargets>, ErrorAbout<PublishRefused>> {
     let mut all = Vec::new();
     while !left.is_empty() {
         let mut others = Vec::new();
         let targets = loop {
             match PublishTargets::new(left.clone()) {
                 Ok(targets) => break targets,
-                Err(PublishRefused::OtherCodec(other)) if other > 0 => others.push(left.remove(other)),
+                Err(ErrorAbout { error: PublishRefused::OtherCodec(other), .. }) if other > 0 => {
+                    others.push(left.remove(other));
+                }
                 Err(error) => return Err(error),
             }
         };

@@ -93,7 +93,7 @@ impl Broker {
         &self,
         caller: &Caller,
         mut transaction: LocalTransaction,
-    ) -> Result<CommittingTransaction, PublishRefused> {
+    ) -> Result<CommittingTransaction, ErrorAbout<PublishRefused>> {
         transaction.publishes.iter().try_for_each(|publish| publish.check(caller))?;
         let shards = transaction.shards();
         let mut settled = std::mem::take(&mut transaction.settled);

@@ -158,9 +158,11 @@ async fn a_topic_that_no_entry_takes_is_refused() {
     let refused: Result<_, TopicError> = broker.change_topic(&Caller::OPERATOR, topic.id, change).await;
     assert!(too_much(refused.as_ref().err()));
     let many = new_topic("many", 1_500_000);
-    let too_many = Some(TopicError::Partitions { asked: 1_500_000, most: 10_000 });
-    assert_eq!(broker.create_topics(&Caller::OPERATOR, vec![many]).await.remove(0).err(), too_many);
-    assert_eq!(broker.create_partitions(&Caller::OPERATOR, topic.id, 1_500_000).await.err(), too_many);
+    let too_many =
+        |name: &str| Some(TopicError::Partitions { name: name.into(), asked: 1_500_000, most: 10_000 });
+    assert_eq!(broker.create_topics(&Caller::OPERATOR, vec![many]).await.remove(0).err(), too_many("many"));
+    let refused = broker.create_partitions(&Caller::OPERATOR, topic.id, 1_500_000).await;
+    assert_eq!(refused.err(), too_many(&topic.name));
     broker.shutdown();
     let mut options = options(dir.path());
     options.partitions_max = 1_500_000;

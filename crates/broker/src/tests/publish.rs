@@ -257,7 +257,10 @@ async fn targets_are_given_what_all_of_them_take() {
     let refused = large.build_checked(&targets.rules(), 5).unwrap_err();
     assert!(matches!(refused, BatchRefusal::TooLarge { max: 1000, .. }), "{refused}");
     let refused = PublishTargets::new(self::targets(&[plain, zipped, other])).unwrap_err();
-    assert_eq!(refused, PublishRefused::OtherCodec(2));
+    assert_eq!(refused.error, PublishRefused::OtherCodec(2));
+    let says =
+        "partition 0 of topic \"other\": the target keeps batches in another codec than those before it";
+    assert_eq!(refused.to_string(), says);
     broker.shutdown();
 }
 
@@ -266,7 +269,7 @@ async fn what_cannot_be_published_is_refused_before_anything_is_written() {
     let machine = Machine::new(5, 1, Seam::Solo);
     let broker = machine.open();
     let (topic, other) = (create(&broker, "t", 2).await, create(&broker, "other", 1).await);
-    let new = |targets: Vec<AppendTarget>| PublishTargets::new(targets).unwrap_err();
+    let new = |targets: Vec<AppendTarget>| PublishTargets::new(targets).unwrap_err().error;
     assert_eq!(new(Vec::new()), PublishRefused::NoTarget);
     assert_eq!(new(vec![target(&topic, 1, OWN), target(&topic, 1, OWN)]), PublishRefused::Twice(1));
     let stamped = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
@@ -282,7 +285,7 @@ async fn what_cannot_be_published_is_refused_before_anything_is_written() {
 
     let targets = all_of(&[&topic]);
     let good = Publish::new(targets.clone(), [built(&targets, &[b"x"])]);
-    let refused = |publish: &Publish| broker.publish(&Caller::OPERATOR, publish).unwrap_err();
+    let refused = |publish: &Publish| broker.publish(&Caller::OPERATOR, publish).unwrap_err().error;
     let mut facts = RecordFacts::new();
     (0..9).for_each(|_| facts.push(Facts::default()).unwrap());
     let mut with_facts = good.clone();
@@ -297,7 +300,9 @@ async fn what_cannot_be_published_is_refused_before_anything_is_written() {
     let elsewhere = sabir_model::Namespace::named("elsewhere").unwrap();
     let stranger = Caller::client("x", crate::SessionId(1)).within(elsewhere);
     let why = AppendRefusal::UnknownPartition;
-    assert_eq!(broker.publish(&stranger, &good).unwrap_err(), PublishRefused::Target { target: 0, why });
+    let refused = broker.publish(&stranger, &good).unwrap_err();
+    assert_eq!(refused.error, PublishRefused::Target { target: 0, why });
+    assert!(refused.to_string().starts_with("partition 0 of topic \"t\": "), "{refused}");
     broker.flush();
     assert_eq!(read_all(&broker, &topic, 0).await, []);
     for taken in [whole, good.clone(), Publish { partial: true, ..good }] {
