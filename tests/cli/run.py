@@ -9,9 +9,7 @@ import http.server
 import json
 import os
 import pathlib
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -22,135 +20,11 @@ import time
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests/lib"))
 import cases
-
-BOOTSTRAP = os.environ["BOOTSTRAP"]
-ADMIN = os.environ.get("BROKER_ADMIN", "")
-SABIR = os.environ.get("SABIR_BIN") or str(REPOSITORY / "target/debug/sabir")
-KCAT = os.environ.get("KCAT", "kcat")
-OURS = os.environ.get("BROKER_KIND", "sabir") == "sabir"
-SALT = f"{time.time_ns():x}"
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("SABIR")} | {"SABIR_ADDRESS": BOOTSTRAP} | ({"SABIR_ADMIN": ADMIN} if ADMIN else {})
-
-FAILED, USAGE, CONNECT, NOT_FOUND, EXISTS, REFUSED, TIMEOUT, CONFIG = range(1, 9)
-
-
-def run(*arguments, stdin="", limit=90, **environment):
-    """A command that ended: exit code, stdout, stderr."""
-    return subprocess.run(
-        [SABIR, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=limit, env=ENVIRONMENT | environment
-    )
-
-
-def ok(*arguments, **options):
-    """What a command that must succeed prints."""
-    done = run(*arguments, **options)
-    assert done.returncode == 0, f"sabir {' '.join(map(str, arguments))} ended with {done.returncode}: {done.stderr}"
-    return done.stdout
-
-
-def fails(code, *arguments, says=(), **options):
-    """What a command complains of that must end with this code."""
-    done = run(*arguments, **options)
-    assert done.returncode == code, f"{arguments}: {done.returncode}, not {code}: {done.stdout}{done.stderr}"
-    assert done.stderr.startswith("error: "), done.stderr
-    for text in says:
-        assert text in done.stderr, f"{arguments}: no `{text}` in: {done.stderr}"
-    return done.stderr
-
-
-def answer(*arguments, **options):
-    """The answer in JSON, whose fields are noted."""
-    value = json.loads(ok(*arguments, "-o", "json", **options))
-    note(command_of(arguments), value)
-    return value
-
-
-def lines(*arguments, **options):
-    """Messages in JSON, whose fields are noted."""
-    values = [json.loads(line) for line in ok(*arguments, "-o", "json", **options).splitlines()]
-    note(command_of(arguments), values)
-    return values
-
-
-def equal(found, expected):
-    assert found == expected, f"expected {expected!r}, found {found!r}"
-
-
-def name(text):
-    return f"cli-{text}-{SALT}"
-
-
-def topic(text, partitions=1):
-    ok("topic", "create", name(text), "-p", partitions)
-    return name(text)
-
-
-def publish(where, *values, **options):
-    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-    ok("message", "publish", where, *arguments, stdin="".join(f"{value}\n" for value in values))
-
-
-def values(*arguments):
-    return ok("message", "read", *arguments, "-o", "value").splitlines()
-
-
-# ---- the fields that are promised
-
-
-def documented():
-    """Of docs/cli.md: command -> its fields."""
-    page = (REPOSITORY / "docs/cli.md").read_text()
-    section = page.split("## Fields of JSON")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.M)
-    return {command: set(re.findall(r"`([^`]+)`", fields)) for command, fields in rows}
-
-
-DOCUMENTED = documented()
-SEEN = {}
-
-
-def command_of(arguments):
-    words = [a for a in arguments if isinstance(a, str)]
-    longest = [" ".join(words[:n]) for n in (3, 2, 1)]
-    return next((c for c in longest if c in DOCUMENTED), longest[-1])
-
-
-def fields(value, path=""):
-    if isinstance(value, list):
-        inner = [f for item in value for f in fields(item, path + "[]")]
-        return inner if any(isinstance(item, (dict, list)) for item in value) else [path]
-    if isinstance(value, dict):
-        return [f for key, item in value.items() for f in fields(item, f"{path}.{key}" if path else key)]
-    return [path]
-
-
-def absent(value, path):
-    """Whether a field is left out; null is there, and so is what would stand in an empty list."""
-    if value is None or path in value:
-        return False
-    head, _, rest = path.partition(".")
-    if head.removesuffix("[]") not in value:
-        return True
-    inner = value[head.removesuffix("[]")]
-    return bool(rest) and any(absent(item, rest) for item in (inner if isinstance(inner, list) else [inner]))
-
-
-def note(command, value):
-    records = value if isinstance(value, list) else [value]
-    for record in records:
-        left_out = sorted(field for field in DOCUMENTED.get(command, ()) if absent(record, field))
-        assert not left_out, f"{command} leaves out {left_out}: {record}"
-    SEEN.setdefault(command, set()).update(f for record in records for f in fields(record))
-
-
-def fields_are_as_documented():
-    for command, found in SEEN.items():
-        # An array that was empty once shows as itself; what is in it was seen another time.
-        found = {f for f in found if f not in DOCUMENTED.get(command, ()) and not any(d.startswith(f"{f}[]") for d in DOCUMENTED.get(command, ()))}
-        assert not found, f"docs/cli.md does not list {sorted(found)} of {command}"
-    missing = {c: sorted(wanted - SEEN.get(c, set())) for c, wanted in DOCUMENTED.items()}
-    missing = {c: m for c, m in missing.items() if m and (OURS or c.split()[0] not in ("connection", "definitions", "dlq"))}
-    assert not missing, f"listed in docs/cli.md and never seen: {missing}"
+import messages
+from calls import (
+    BOOTSTRAP, CONFIG, CONNECT, ENVIRONMENT, EXISTS, FAILED, KCAT, NOT_FOUND, OURS, REFUSED, SABIR, SALT, TIMEOUT, USAGE, answer,
+    equal, fails, fields_are_as_documented, name, note, ok, on_a_terminal, publish, run, topic, values,
+)  # fmt: skip
 
 
 # ---- topics
@@ -233,155 +107,6 @@ def records():
     equal([c["messages"] for c in answer("topic", "delete-records", one, "--before", "latest")], [1, 0])
     equal(values(one), [])
     fails(USAGE, "topic", "delete-records", one, "--before", "earliest", says=["--before latest"])
-
-
-# ---- messages
-
-
-def messages():
-    one = topic("messages")
-    receipt = answer("message", "publish", one, "first", "--key", "k", "-H", "source=web", "-H", "empty=")
-    equal(receipt, [{"topic": one, "partition": 0, "offset": 0}])
-    publish(one, "a:second", "b:third", **{"key-separator": ":"})
-    ok("message", "publish", one, "--tombstone", "--key", "b")
-    first, *rest = lines("message", "read", one)
-    equal((first["topic"], first["offset"], first["key"], first["value"]), (one, 0, "k", "first"))
-    equal(first["headers"], [{"name": name, "value": value, "value_base64": None} for name, value in (("source", "web"), ("empty", ""))])
-    equal([(m["key"], m["value"]) for m in rest], [("a", "second"), ("b", "third"), ("b", None)])
-    equal(values(one, "--offset", "1", "--limit", "2"), ["second", "third"])
-    equal(values(one, "--last", "3", "--count", "1"), ["second"])
-    equal(values(one, "--since", "-1h", "-n", "2"), ["first", "second"])
-    equal(values(one, "--since", first["timestamp"], "-n", "1"), ["first"])
-    equal(values(one, "--since", "2100-01-01"), [])
-    equal(values(one, "--until", "-1h"), [])
-    fails(NOT_FOUND, "message", "read", one, "--offset", "9", says=["has no offset 9"])
-    fails(NOT_FOUND, "message", "read", one, "-p", "1", says=["has no partition 1", "sabir topic describe"])
-
-
-def filters():
-    one = topic("filters", 2)
-    ok("message", "publish", one, "status=200 fine", "--key", "a", "-H", "source=web", "-p", "0")
-    ok("message", "publish", one, "status=503 down", "--key", "b", "-H", "source=app", "-p", "0")
-    ok("message", "publish", one, "status=500 up", "--key", "a", "-H", "other=1", "-p", "1")
-    ok("message", "publish", one, "--tombstone", "--key", "c", "-p", "1")
-    for arguments, expected in [
-        (["--key", "a"], {"status=200 fine", "status=500 up"}),
-        (["--key", "z"], set()),
-        (["--header", "source"], {"status=200 fine", "status=503 down"}),
-        (["--header", "source=web"], {"status=200 fine"}),
-        (["--header", "source=web", "--header", "other"], set()),
-        (["--contains", "="], {"status=200 fine", "status=503 down", "status=500 up"}),
-        (["--contains", "5.."], set()),
-        (["--matches", r"=5\d\d "], {"status=503 down", "status=500 up"}),
-        (["--matches", "status", "--key", "a", "-p", "0"], {"status=200 fine"}),
-    ]:
-        equal(set(values(one, *arguments)), expected)
-    equal(len(values(one, "--matches", "status", "--limit", "2")), 2)
-    fails(USAGE, "message", "read", one, "--matches", "(")
-
-
-def forms():
-    one = topic("forms")
-    binary = subprocess.run([SABIR, "message", "publish", one, "--whole"], input=b"\x00\xff\x1b[31mred", env=ENVIRONMENT, capture_output=True)
-    equal(binary.returncode, 0)
-    ok("message", "publish", one, "plain", "--key", "k")
-    odd, plain = lines("message", "read", one)
-    equal((odd["value_base64"], odd["key"], plain["value"]), ("AP8bWzMxbXJlZA==", None, "plain"))
-    kcat_key = subprocess.run([KCAT, "-b", BOOTSTRAP, "-P", "-t", one, "-p", "0", "-K:", "-H", "h=\udcfe"], input=b"\xfd:v", capture_output=True)
-    equal(kcat_key.returncode, 0)
-    third = lines("message", "read", one, "--offset", "2")[0]
-    equal((third["key_base64"], third["headers"][0].get("value_base64")), ("/Q==", "/g=="))
-    shown = ok("message", "read", one, "-n", "1")
-    assert "(10 bytes, not text)" in shown and "\x1b" not in shown, shown
-    dumped = ok("message", "read", one, "-n", "1", "-o", "hex").splitlines()
-    equal(dumped[1].split("  ")[2:4], ["00000000", "00 ff 1b 5b 33 31 6d 72 65 64"])
-    equal(ok("message", "read", one, "--offset", "1", "-n", "1", "-o", "raw"), "plain\n")
-
-
-def tail():
-    one = topic("tail")
-    publish(one, "old", "older")
-    command = [SABIR, "message", "tail", one, "--last", "1", "-n", "2", "-o", "json"]
-    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    try:
-        seen = [json.loads(following.stdout.readline())]
-        ok("message", "publish", one, "new", "-H", "h=1")
-        seen.append(json.loads(following.stdout.readline()))
-        equal(([m["value"] for m in seen], following.wait(10)), (["older", "new"], 0))
-        note("message tail", seen)
-    finally:
-        following.kill()
-        following.wait()
-    equal(len(ok("message", "tail", one, "--since", "-1h", "--contains", "old", "-n", "2").splitlines()), 2)
-
-
-def without_keys():
-    one = topic("without-keys", 3)
-
-    def counts():
-        return [p["end"] for p in answer("topic", "describe", one)[0]["partitions"]]
-
-    ok("message", "publish", one, stdin="".join(f"line {n}\n" for n in range(60_000)))
-    found = counts()
-    assert sum(found) == 60_000 and min(found) > 15_000, found
-    # One at a time, by processes of their own.
-    two = topic("one-by-one", 3)
-    for n in range(30):
-        ok("message", "publish", two, str(n))
-    found = [p["end"] for p in answer("topic", "describe", two)[0]["partitions"]]
-    assert sum(found) == 30 and min(found) > 0, found
-
-
-def partitions_that_are_not_there():
-    one = name("not-there")
-    fails(NOT_FOUND, "message", "publish", one, "x", "-p", "7", says=["there is no topic"])
-    assert one not in ok("topic", "list", "-o", "name").splitlines()
-    two = topic("has-one")
-    fails(NOT_FOUND, "message", "publish", two, "x", "-p", "7", says=["has no partition 7"])
-
-
-def json_there_and_back():
-    one, two = topic("json-from"), topic("json-to")
-    ok("message", "publish", one, 'quotes " and \n lines', "--key", "k", "-H", "h=1", "-H", "h=2")
-    ok("message", "publish", one, "--tombstone", "--key", "gone")
-    subprocess.run([SABIR, "message", "publish", one, "--json"], input=b'{"headers": [{"name": "none", "value": null}], "value": ""}\n', env=ENVIRONMENT, check=True, capture_output=True)
-    equal(lines("message", "read", one, "--last", "1")[0]["headers"], [{"name": "none", "value": None, "value_base64": None}])
-    subprocess.run([SABIR, "message", "publish", one, "--whole"], input=b"\x00\xff", env=ENVIRONMENT, check=True, capture_output=True)
-    written = ok("message", "read", one, "-o", "json")
-    ok("message", "publish", two, "--json", stdin=written)
-
-    def content(where):
-        return [{k: v for k, v in m.items() if k not in ("topic", "timestamp", "timestamp_ms")} for m in lines("message", "read", where)]
-
-    equal(content(two), content(one))
-    fails(FAILED, "message", "publish", two, "--json", stdin='{"value": null}\nno\n', says=["line 2 is no message", "were published"])
-    shown = ok("message", "read", one, "-f", r"%t:%p:%o:%k:%K:%S:%h\n", "-n", "2")
-    equal(shown, f"{one}:0:0:k:1:20:h=1,h=2\n{one}:0:1:gone:4:-1:\n")
-    fails(USAGE, "message", "read", one, "-f", "%x", says=["means nothing"])
-
-
-def beyond_the_end():
-    one = topic("beyond", 2)
-    publish(one, *"abc", partition="0")
-    publish(one, "d", partition="1")
-    done = run("message", "read", one, "--offset", "2", "-o", "value")
-    equal((done.returncode, done.stdout), (0, "c\n"))
-    assert f"note: {one}-1 ends at 1" in done.stderr, done.stderr
-    fails(NOT_FOUND, "message", "read", one, "--offset", "9", says=["no partition of", "has offset 9"])
-    for wanted in (["-p", "0", "--offset", "3"], ["--since", "2100-01-01"]):
-        done = run("message", "read", one, *wanted)
-        assert done.returncode == 0 and done.stdout == "" and "note: " in done.stderr, done
-    # What is there is read without a word.
-    equal(run("message", "read", one).stderr, "")
-
-
-def a_reader_that_goes_away():
-    one = topic("head")
-    publish(one, *"abc")
-    for command in (["tail", one], ["read", one, "--follow"], ["tail", one, "-o", "json"]):
-        line = f"{SABIR} message {' '.join(command)} | head -1"
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-        equal((done.returncode, done.stderr, len(done.stdout.splitlines())), (0, "", 1))
 
 
 # ---- groups
@@ -920,32 +645,6 @@ def permissions():
         shutil.rmtree(folder)
 
 
-def on_a_terminal(arguments, typed, **environment):
-    """Runs a command at a terminal and types; its exit code and all that the terminal showed."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(SABIR, [SABIR, *arguments], {k: v for k, v in ENVIRONMENT.items() if k != "NO_COLOR"} | {"TERM": "xterm"} | environment)
-    shown = b""
-    try:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            if not select.select([terminal], [], [], 0.2)[0]:
-                continue
-            try:
-                piece = os.read(terminal, 4096)
-            except OSError:
-                break
-            shown += piece
-            if typed is not None and b"[y/N] " in shown:
-                os.write(terminal, typed.encode() + b"\n")
-                typed = None
-            if not piece:
-                break
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
-    finally:
-        os.close(terminal)
-
-
 def questions():
     one = topic("questions")
     publish(one, "a", "b")
@@ -983,15 +682,15 @@ def main():
     suite.case("partitions", partitions)
     suite.case("settings", settings)
     suite.case("records", records)
-    suite.case("messages", messages)
-    suite.case("filters", filters)
-    suite.case("forms", forms)
-    suite.case("tail", tail)
-    suite.case("without-keys", without_keys)
-    suite.case("partitions-that-are-not-there", partitions_that_are_not_there)
-    suite.case("beyond-the-end", beyond_the_end)
-    suite.case("json-there-and-back", json_there_and_back)
-    suite.case("a-reader-that-goes-away", a_reader_that_goes_away)
+    suite.case("messages", messages.messages)
+    suite.case("filters", messages.filters)
+    suite.case("forms", messages.forms)
+    suite.case("tail", messages.tail)
+    suite.case("without-keys", messages.without_keys)
+    suite.case("partitions-that-are-not-there", messages.partitions_that_are_not_there)
+    suite.case("beyond-the-end", messages.beyond_the_end)
+    suite.case("json-there-and-back", messages.json_there_and_back)
+    suite.case("a-reader-that-goes-away", messages.a_reader_that_goes_away)
     suite.case("group-without-members", group_without_members)
     suite.case("group-with-members", group_with_members)
     suite.case("lag-again-and-again", lag_again_and_again)
