@@ -29,14 +29,19 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     // Before it is decoded: those that wait for memory may be many.
     let frame = request.body.len();
     let most = (frame / named_in(call.version) * EACH).min(client.memory.total().saturating_sub(frame));
-    let held = hold(&client.memory, most, Instant::now()).await?;
+    // One time for all that is done before it reads: a clock is dear beside a fetch of little.
+    let mut now = Instant::now();
+    let held = hold(&client.memory, most, now).await?;
+    if held.is_some() {
+        // It may have waited for that.
+        now = Instant::now();
+    }
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let catalog = client.kafka.broker.catalog();
     let seen = |topic: &&Arc<Topic>| client.sees(topic);
     let names = |id| catalog.topic_by_id(TopicId(id)).filter(seen).map(|topic| topic.name.clone());
-    let begun =
-        client.kafka.with_sessions(|s| s.begin(&body, call.version, &names, std::time::Instant::now()));
+    let begun = client.kafka.with_sessions(|s| s.begin(&body, call.version, &names, now.into_std()));
     drop(catalog);
     let mut plan = match begun {
         Ok(plan) => plan,
@@ -50,8 +55,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     let bounds = Bounds {
         min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
         max_bytes: usize::try_from(body.max_bytes).unwrap_or(0).min(client.kafka.config.max_fetch.0 as usize),
-        until: Instant::now()
-            + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
+        until: now + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
         committed_only: body.isolation_level == 1,
         follower: body.replica_id.max(body.replica_state.replica_id) >= 0,
         largest: client.memory.total().saturating_sub(needed.max(UNCOUNTED)).min(MOST_RECORDS),
@@ -249,7 +253,7 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
     let mut gathered =
         Gathered { answers, bytes: 0, max_bytes, memory, urgent, absent, given, is_late, is_full };
     let (mut topics, mut began) = (Lookup::new(client), Instant::now());
-    let until = std::time::Instant::now() + READ_FOR;
+    let until = began.into_std() + READ_FOR;
     // What is given, and what there was no room for.
     let mut used = 0_usize;
     for (at, wanted) in plan.wanted.iter().enumerate() {
