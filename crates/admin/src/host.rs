@@ -57,7 +57,7 @@ enum Host {
 }
 
 /// What stands before an optional port; `None` if it is not of the form that a Host header has (RFC 9110, 7.2). No lenient reading: what is
-/// taken for something else by whoever resolves the name must not be taken for an address here.
+/// taken for something else by a client that resolves the name must not be taken for an address here.
 fn host_of(text: &str) -> Option<Host> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, behind) = rest.split_once(']')?;
@@ -139,7 +139,7 @@ mod tests {
             "localhost:+1",
             "localhost:65536",
             "127.0.0.1:-1",
-            // Nobody logs in by it.
+            // A Host header has no user in it.
             "localhost@evil.example",
             "evil.example@localhost",
             "localhost:1@evil.example:1",

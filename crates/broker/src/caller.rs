@@ -12,13 +12,13 @@ use crate::exchange::{ExchangeError, Exchanges};
 use crate::front_ends::EntryRefused;
 use crate::queue::{QueueError, SubscribeRefused};
 
-/// As whom a caller asks. Users and what they may do come with authentication.
+/// As what a caller asks. Users and what they may do come with authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// The operator, by way of the admin port.
     Operator,
     /// A front end itself, which no client asked.
-    FrontEnd,
+    Frontend,
     /// A client that has not said who it is.
     Anonymous,
 }
@@ -32,8 +32,8 @@ impl SessionId {
     pub const NONE: Self = Self(0);
 }
 
-/// The caller of the broker: made once a connection, and lent to each call. What a topic's maker forbids others is judged by it, and names
-/// are those of its namespace.
+/// The caller of the broker: made once a connection, and lent to each call. What the front end that made a topic forbids others is judged by
+/// it, and names are those of its namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     front_end: Option<&'static str>,
@@ -62,7 +62,7 @@ impl Caller {
 
     /// The front end of that name itself.
     pub const fn front_end(name: &'static str) -> Self {
-        Self { front_end: Some(name), principal: Principal::FrontEnd, ..Self::OPERATOR }
+        Self { front_end: Some(name), principal: Principal::Frontend, ..Self::OPERATOR }
     }
 
     /// A client of the front end of that name, in the default namespace.
@@ -87,12 +87,12 @@ impl Caller {
         self.front_end
     }
 
-    /// The front end as which it asks: what it makes is made by that one. None for the operator, whomever it asks about.
+    /// The front end as which it asks: what it makes is made by that one. None for the operator, whichever front end's things it asks about.
     pub(crate) fn as_front_end(&self) -> Option<&'static str> {
         self.front_end.filter(|_| self.principal != Principal::Operator)
     }
 
-    /// As whom it asks.
+    /// As what it asks: the operator, a front end or a client.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
@@ -131,7 +131,7 @@ impl Caller {
     pub(crate) fn may_use(&self, queue: &Topic) -> Result<(), QueueError> {
         match self.sees(queue) {
             false => Err(QueueError::Unknown),
-            true if queue.internal && self.principal != Principal::FrontEnd => Err(QueueError::Internal),
+            true if queue.internal && self.principal != Principal::Frontend => Err(QueueError::Internal),
             true => Ok(()),
         }
     }
@@ -152,7 +152,7 @@ impl Caller {
         if self.as_front_end().is_some_and(is_of) { Ok(()) } else { Err(EntryRefused::OtherFrontend) }
     }
 
-    /// Whether a topic's subscription may be removed that is a projection's, or nobody's: a client asks its protocol for the former, which has
+    /// Whether a topic's subscription may be removed that is a projection's, or has no owner: a client asks its protocol for the former, which has
     /// state of its own about it.
     pub(crate) fn may_remove_subscription_of(&self, owner: FrontendNo) -> Result<(), SubscribeRefused> {
         let may = owner == FrontendNo::NONE || self.principal == Principal::Operator;
@@ -197,7 +197,7 @@ impl ReservedTopic {
 
     /// Whether the caller is the front end that the name is kept for.
     fn is_for(&self, caller: &Caller) -> bool {
-        caller.principal == Principal::FrontEnd && caller.front_end == Some(self.by)
+        caller.principal == Principal::Frontend && caller.front_end == Some(self.by)
     }
 }
 
@@ -262,7 +262,7 @@ impl Exchanges {
     /// Whether an exchange of this name may be declared. One that a front end has in every namespace is declared by itself alone.
     pub(crate) fn may_declare(&self, caller: &Caller, name: &str) -> Result<(), ExchangeError> {
         match self.predeclared(name) {
-            Some(by) if caller.principal != Principal::FrontEnd || caller.front_end != Some(by) => {
+            Some(by) if caller.principal != Principal::Frontend || caller.front_end != Some(by) => {
                 Err(ExchangeError::Reserved { name: name.into(), by })
             }
             _ => Ok(()),

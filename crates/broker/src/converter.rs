@@ -140,8 +140,8 @@ impl Broker {
             (!is_there).then_some((converter.front_end, queue))
         });
         for (front_end, queue) in wanted.collect::<Vec<_>>() {
-            let maker = Caller::front_end(front_end).within(caller.namespace().clone());
-            match self.create_topics(&maker, vec![queue]).await.pop() {
+            let origin = Caller::front_end(front_end).within(caller.namespace().clone());
+            match self.create_topics(&origin, vec![queue]).await.pop() {
                 Some(Ok(_) | Err(TopicError::Exists(_))) | None => {}
                 Some(Err(error)) => return Err(error),
             }

@@ -1,5 +1,5 @@
 //! Messages that go to a session as they are published and stand in no queue: at most once, in no journal, and bounded by what waits for their
-//! consumer. A front end says what they are and whom they are for.
+//! consumer. A front end says what they are and which sessions they are for.
 
 use std::any::Any;
 use std::fmt;

@@ -41,7 +41,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// An operation's error with what it is about, which its message names: whoever tells it need not know the call. It is made where the operation
+/// An operation's error with what it is about, which its message names: a front end that tells it need not know the call. It is made where the operation
 /// ends that knows the subject; that and what comes of it is all that errors cost.
 ///
 /// Two are equal if their errors are: what they are about is for people.

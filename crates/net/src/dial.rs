@@ -31,7 +31,7 @@ pub struct DialTls {
     pub authorities: Option<PathBuf>,
     /// The client's own certificate, where servers ask for one, and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Any certificate is taken: what is sent is hidden from those who only listen, and from nobody else.
+    /// Any certificate is taken: what is sent is hidden from a network that only listens, and not from one that answers in the server's place.
     pub insecure: bool,
 }
 
@@ -49,7 +49,7 @@ impl Dialer {
     /// One that speaks TLS. Blocking: it reads the files.
     ///
     /// # Errors
-    /// A file cannot be read, or holds nothing of what it is for; the system trusts nobody.
+    /// A file cannot be read, or holds nothing of what it is for; the system has no authorities that it trusts.
     pub fn tls(options: &DialTls) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -77,7 +77,7 @@ impl Dialer {
     /// Connects to `host:port`. Within a runtime: a tunnel's bytes are moved by a task of its own.
     ///
     /// # Errors
-    /// Nobody is there; what is there speaks no TLS, or shows a certificate that is not good for this host.
+    /// Nothing listens there; what does speaks no TLS, or shows a certificate that is not good for this host.
     pub async fn connect(&self, address: &str) -> io::Result<Socket> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
@@ -165,7 +165,7 @@ pub enum Socket {
     Tunnel(Tunnel),
 }
 
-/// One end of a tunnel, whose other end is in TLS: a socket like any other to who uses it, from any thread.
+/// One end of a tunnel, whose other end is in TLS: a socket like any other to the client that uses it, from any thread.
 #[derive(Debug)]
 pub struct Tunnel {
     near: UnixStream,

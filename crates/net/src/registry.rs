@@ -51,7 +51,7 @@ pub struct ConnectionView {
     pub since: SystemTime,
     /// What the client calls itself; empty if it has not. The first 256 bytes of it.
     pub client: String,
-    /// As whom it logged in; empty if it has not. The first 256 bytes of it.
+    /// The user as which it logged in; empty if it has not. The first 256 bytes of it.
     pub user: String,
     /// Bytes that came from the client.
     pub received: u64,
@@ -172,7 +172,7 @@ impl OpenConnection {
         self.identity.lock().client = beginning(client);
     }
 
-    /// Takes as whom the client has logged in, for operators who look at the list.
+    /// Takes the user as which the client has logged in, for operators who look at the list.
     pub fn log_in(&self, user: &str) {
         self.identity.lock().user = beginning(user);
     }

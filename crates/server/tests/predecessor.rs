@@ -393,12 +393,12 @@ async fn what_waits_for_its_time_in_a_directory_of_level_4_comes_then() {
 /// Runs `fixtures/make.py`, as it says, with the binary that SABIR_BIN names and the Python that PYTHON does.
 #[tokio::test]
 #[ignore = "it needs a binary, and a Python that has pika"]
-async fn what_the_maker_makes_now_opens_and_goes_on() {
+async fn what_the_script_makes_now_opens_and_goes_on() {
     let made = tempfile::tempdir().unwrap();
-    let maker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/make.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/make.py");
     let python = std::env::var("PYTHON").unwrap_or("python3".into());
-    let done = std::process::Command::new(python).arg(maker).arg(made.path()).status().unwrap();
-    assert!(done.success(), "the maker ended with {done}");
+    let done = std::process::Command::new(python).arg(script).arg(made.path()).status().unwrap();
+    assert!(done.success(), "the script ended with {done}");
     for name in ["one-shard", "three-shards"] {
         opens_and_goes_on(&made.path().join(name), FormatLevel::NEWEST.number()).await;
     }

@@ -215,7 +215,7 @@ fn of_exchange(error: &ExchangeError) -> (StatusCode, &'static str) {
         | E::NoRoom { .. }
         | E::TooMany { .. }
         | E::Level { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
-        E::Maker(error) => of_topic(error),
+        E::Origin(error) => of_topic(error),
         E::Shard(failure) => of_shard(*failure),
     }
 }

@@ -6,7 +6,7 @@ use super::{Body, kind};
 use crate::codec::{Reader, put_str, put_u32};
 use crate::exchange::{ExchangeError, ExchangeSpec, NamedBinding};
 
-/// An exchange made, if there is none of the name: version 2 · namespace · name · maker, which version 1 did not have · specification. Refused beside
+/// An exchange made, if there is none of the name: version 2 · namespace · name · origin, which version 1 did not have · specification. Refused beside
 /// one that is not alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExchangeDeclared {

@@ -28,9 +28,9 @@ pub enum ExchangeError {
         /// The front end's name.
         by: &'static str,
     },
-    /// Its maker has no number, and is given none.
+    /// The front end that makes it has no number, and is given none.
     #[error(transparent)]
-    Maker(Box<TopicError>),
+    Origin(Box<TopicError>),
     /// One of this name is there, with another setting.
     #[error("the exchange {name:?} exists with another {what}")]
     Differs {
@@ -96,7 +96,7 @@ impl From<TopicError> for ExchangeError {
     fn from(error: TopicError) -> Self {
         match error {
             TopicError::Shard(failure) => Self::Shard(failure),
-            error => Self::Maker(Box::new(error)),
+            error => Self::Origin(Box::new(error)),
         }
     }
 }

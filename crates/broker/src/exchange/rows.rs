@@ -70,7 +70,8 @@ pub(super) fn exchange_bytes(name: &str, spec: &ExchangeSpec) -> usize {
 }
 
 /// A row: version 1, of an exchange 2 · which u8, as in its key · its fields. The numbers: exchange · binding. An exchange: namespace · name ·
-/// maker, which version 1 did not have · specification. A binding: exchange · destination u8 (0 a topic, of 16 bytes, 1 an exchange) · key · syntax · arguments.
+/// origin (the number of the front end that made it), which version 1 did not have · specification. A binding: exchange · destination u8 (0 a topic,
+/// of 16 bytes, 1 an exchange) · key · syntax · arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Row {
     Numbers(Numbers),
@@ -79,7 +80,7 @@ pub(super) enum Row {
 }
 
 const FORM: u8 = 1;
-/// Of exchanges that say by whom they were made.
+/// Of exchanges that say which front end made them.
 const MADE_FORM: u8 = 2;
 
 impl PageValue for Row {

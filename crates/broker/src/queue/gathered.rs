@@ -71,7 +71,7 @@ impl Gathered {
         self.items.is_empty()
     }
 
-    /// Adds messages of a queue, or an owner of whom no messages are named.
+    /// Adds messages of a queue, or all that an owner has of it, where none are named.
     pub(super) fn add(
         &mut self,
         queue: SubscriptionNo,

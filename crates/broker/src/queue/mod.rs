@@ -1,7 +1,7 @@
-//! Queues: who consumes them, who gets which message, and what becomes of it.
+//! Queues: their consumers, which of them gets which message, and what becomes of it.
 //!
 //! A queue is a topic of one partition with a subscription, whose state its shard's journal keeps. What stands here is the leader's: consumers, what
-//! they are ready to take, and who was dealt what. A front end works with it through [`Queues`]; messages reach its sessions as
+//! they are ready to take, and what each was dealt. A front end works with it through [`Queues`]; messages reach its sessions as
 //! [`Push::Deliver`](crate::push::Push::Deliver), by name: a session reads their bytes itself, with a [`QueueReader`](reader::QueueReader).
 
 mod alarm;

@@ -60,7 +60,7 @@ impl QueueRates {
         self.queues.remove(&queue);
     }
 
-    /// The same for a new term: who led before is not known to have dealt anything.
+    /// The same for a new term: what an earlier leader dealt is not known here, and counts as nothing.
     pub(super) fn anew(mut self) -> Self {
         self.heap.clear();
         self.queues.values_mut().for_each(|rate| (rate.bucket, rate.at_ms) = (None, NEVER));

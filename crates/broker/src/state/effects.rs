@@ -78,7 +78,7 @@ pub enum NotSubscribed {
     /// A queue has one subscription, which is its own.
     #[error("the topic is a queue, which has no subscriptions but its own")]
     IsQueue,
-    /// There is one of that name, whoever made it.
+    /// There is one of that name, be it this projection's or not.
     #[error("there is a subscription of that name")]
     Exists(SubscriptionNo),
     /// The name is empty, or too long.
@@ -325,7 +325,7 @@ impl<'a> Effects<'a> {
         self.delivery(of, &operation(all.ranges())).map(|done| done.concerned)
     }
 
-    /// Who owns a subscription: this projection, or none.
+    /// The owner of a subscription that this projection may use: itself, or none.
     fn may_use(&self, subscription: SubscriptionNo) -> Result<FrontendNo, DeliveryRefused> {
         let owner = self.shard.subscriptions.view(subscription).ok_or(DeliveryRefused::Unknown)?.owner();
         let may = owner == FrontendNo::NONE || owner == self.own;

@@ -182,7 +182,7 @@ async fn a_file_that_is_not_the_one_which_belongs_in_its_place_is_named_as_what_
     }
 }
 
-/// Whoever moves a damaged page store aside has lost nothing where the journal has its beginning.
+/// An operator who moves a damaged page store aside has lost nothing where the journal has its beginning.
 #[tokio::test]
 async fn a_page_store_that_is_missing_is_made_out_of_a_whole_journal() {
     keep_log();

@@ -188,7 +188,7 @@ async fn a_directory_without_any_of_its_shards_is_named_and_nothing_is_made() {
     is_whole(dir.path()).await;
 }
 
-/// One that a version made which did not write it down, or where somebody has made folders for shards.
+/// A directory that a version made which did not write it down, or where an operator has made folders for shards.
 #[tokio::test]
 async fn nothing_is_made_beside_folders_of_shards_that_hold_none() {
     for (left, what) in &UNMOUNTED[1..] {

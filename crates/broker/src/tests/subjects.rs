@@ -1,4 +1,4 @@
-//! Errors name what they are about, so that whoever tells them need not know the call.
+//! Errors name what they are about, so that a front end which tells them need not know the call.
 
 use std::fmt::Debug;
 

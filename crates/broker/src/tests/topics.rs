@@ -1,4 +1,4 @@
-//! Who may make and change which topics, and with which settings.
+//! Which callers may make and change which topics, and with which settings.
 
 use std::sync::Arc;
 

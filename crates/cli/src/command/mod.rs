@@ -293,7 +293,7 @@ fn not_administered(what: &str) -> ClientError {
     ClientError::new(Failure::Unsupported, message)
 }
 
-/// Where reading from `start` begins in a topic's partitions, or in the one named, as whoever administers topics tells it: a client of queues
+/// Where reading from `start` begins in a topic's partitions, or in the one named, as the protocol or the admin port tells it, whichever administers topics: a client of queues
 /// reads them from their first message on alone.
 async fn places(
     client: &mut dyn Client,

@@ -1,4 +1,4 @@
-//! Who gets which message: the leader's memory beside a [`Subscription`](crate::subscription::Subscription).
+//! Which consumer gets which message: the leader's memory beside a [`Subscription`](crate::subscription::Subscription).
 //!
 //! Sessions say in [`Demands`] what they are ready to take, and [`DemandMember`]s draw on these, each from one subscription. A
 //! [`Dispatcher`] deals a subscription's ready messages to its members. What it decides, the driver proposes as entries; what

@@ -309,7 +309,7 @@ impl Members {
         self.iter().map(seen).collect()
     }
 
-    /// The longest anyone may take to join again, in milliseconds.
+    /// The longest that any member may take to join again, in milliseconds.
     pub fn rebalance_timeout_ms(&self) -> i64 {
         self.iter().map(|m| m.rebalance_timeout_ms).max().unwrap_or(0).max(0)
     }

@@ -10,7 +10,7 @@
 //!               join                      all joined, or time is up
 //!   Empty ────────────► PreparingRebalance ──────────────► CompletingRebalance
 //!     ▲                    ▲   ▲     │                              │ leader's assignment committed
-//!     └────────────────────┼───┼─────┘ nobody left                  ▼
+//!     └────────────────────┼───┼─────┘ no member left               ▼
 //!                          │   └────────────────────────────────  Stable
 //!                          └── join, leave, expiry, changed metadata (from CompletingRebalance too)
 //! ```

@@ -2,7 +2,7 @@
 //!
 //! [`Subscription`] changes by [`Operation`]s alone, in the order of their entries, the same on every replica. A floor, a head
 //! and containers hold the states, so that they take memory in proportion to holes, not to the backlog; owner records
-//! and counts are sparse. What the leader decides (who gets what) is the dispatcher's, which proposes
+//! and counts are sparse. What the leader decides (which consumer gets which message) is the dispatcher's, which proposes
 //! operations and is told by [`Touched`] what came of them.
 //!
 //! ```text

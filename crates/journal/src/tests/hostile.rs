@@ -1,4 +1,4 @@
-//! Bytes that nobody of ours wrote: readers answer with an error, never with a panic or with memory for what is not there.
+//! Bytes that no journal wrote: readers answer with an error, never with a panic or with memory for what is not there.
 
 use proptest::prelude::*;
 use sabir_base::buf::BufPool;

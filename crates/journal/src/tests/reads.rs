@@ -112,7 +112,7 @@ fn a_read_ahead_that_fails_is_read_again_by_who_needs_it() {
     }
 }
 
-/// Reads loaded by the disk for a reader of 60 blocks, for whom nothing is loaded ahead before the one numbered `late`.
+/// Reads loaded by the disk for a reader of 60 blocks, for which nothing is loaded ahead before the one numbered `late`.
 fn loads_of_reader(late: u64) -> u64 {
     let rig = roomy_rig(160);
     let before = rig.journal.stats().cold_reads;

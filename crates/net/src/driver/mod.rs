@@ -118,7 +118,7 @@ pub async fn drive<S: Session>(connection: Connection, session: S, counters: Arc
     driver.report(&ending);
     if driver.lingers(&ending) {
         let connection = driver.into_connection();
-        // Its session is gone, and who waits for that goes on.
+        // Its session is gone, and what waits for that (a takeover of its name) goes on.
         connection.open.leave();
         Box::pin(linger::linger(connection)).await;
     }

@@ -1,4 +1,4 @@
-//! Who asks for jobs: by address, how long the workers have worked for it, and by connection, whether its small jobs prove to be what they seem.
+//! The connections that ask for jobs: by address, how long the workers have worked for it, and by connection, whether its small jobs prove to be what they seem.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -90,8 +90,8 @@ impl Asker {
         &self.address
     }
 
-    /// With which jobs one goes that seems small: who is not known yet does not go before those that are, and whose were dear not before
-    /// those that seem to take as long as these did.
+    /// With which jobs one goes that seems small: that of a connection which is not known yet does not go before those of connections that are, and that
+    /// of one whose jobs were dear not before those that seem to take as long as these did.
     pub(super) fn size_of_small(&self) -> JobSize {
         match self.unproved.load(Relaxed) {
             0 => JobSize::Small,

@@ -175,22 +175,22 @@ async fn all_that_a_document_wants_must_have_room_together() {
 }
 
 /// The front end whose clients declare the queues and exchanges of these tests.
-const MAKER: &str = "maker";
-const CLIENT: Caller = Caller::client(MAKER, SessionId(1));
+const ORIGIN: &str = "origin";
+const CLIENT: Caller = Caller::client(ORIGIN, SessionId(1));
 
 /// A broker with such a front end.
-fn with_maker(change: impl FnOnce(&mut BrokerOptions)) -> (Served, tempfile::TempDir) {
+fn with_origin(change: impl FnOnce(&mut BrokerOptions)) -> (Served, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    let predeclared = |name, kind| PredeclaredExchange { name, by: MAKER, spec: ExchangeSpec::of(kind) };
+    let predeclared = |name, kind| PredeclaredExchange { name, by: ORIGIN, spec: ExchangeSpec::of(kind) };
     let mut options = BrokerOptions {
-        front_ends: vec![MAKER],
-        generated: vec![ReservedTopic { name: "made.*", by: MAKER }],
+        front_ends: vec![ORIGIN],
+        generated: vec![ReservedTopic { name: "made.*", by: ORIGIN }],
         exchanges: ExchangeOptions {
             predeclared: vec![predeclared("own.topic", ExchangeKind::Topic)],
             ..ExchangeOptions::default()
         },
         converters: vec![Converter {
-            front_end: MAKER,
+            front_end: ORIGIN,
             reads_unnamed: false,
             to_message: |_| Message::default(),
             address: Some(|_, _| {}),
@@ -210,7 +210,7 @@ fn with_maker(change: impl FnOnce(&mut BrokerOptions)) -> (Served, tempfile::Tem
 fn queue(name: &str, queue: QueueConfig) -> NewTopic {
     let mut config = TopicConfig::of_queue(queue);
     config.timestamp_after_max_ms = i64::MAX;
-    config.kept.set("maker.arguments", "00ff");
+    config.kept.set("origin.arguments", "00ff");
     NewTopic { name: name.into(), ..new_topic(config) }
 }
 
@@ -295,12 +295,12 @@ fn outcomes(done: &Value) -> Vec<(&'static str, &str)> {
 
 #[tokio::test]
 async fn queues_exchanges_and_bindings_go_from_one_broker_to_another() {
-    let (one, _data) = with_maker(|_| {});
+    let (one, _data) = with_origin(|_| {});
     declared(one.broker.as_ref().unwrap()).await;
     let (code, document) = ask(&one, "GET", "/definitions", Value::Null).await;
     let config = json!({"retention_ms": null, "retention_bytes": null, "max_message_bytes": 135_266_304,
         "timestamp_after_max_ms": null});
-    let queue = |name: &str, queue: Value| json!({"name": name, "queue": queue, "config": config, "kept_settings": {"maker.arguments": "00ff"}});
+    let queue = |name: &str, queue: Value| json!({"name": name, "queue": queue, "config": config, "kept_settings": {"origin.arguments": "00ff"}});
     let arguments = json!([{"name": "note", "tag": 83, "value": {"text": "mine"}}]);
     let wanted = json!({
         "version": 1,
@@ -335,7 +335,7 @@ async fn queues_exchanges_and_bindings_go_from_one_broker_to_another() {
     assert_eq!(count, 15);
 
     // Into a namespace in which nothing is, and which has not been used before.
-    let (two, _data) = with_maker(|_| {});
+    let (two, _data) = with_origin(|_| {});
     for (path, outcome) in [
         ("/definitions?namespace=other&dry_run=true", "created"),
         ("/definitions?namespace=other", "created"),
@@ -373,7 +373,7 @@ async fn queues_exchanges_and_bindings_go_from_one_broker_to_another() {
 
 #[tokio::test]
 async fn what_was_cut_short_is_completed_by_the_same_document() {
-    let (one, _data) = with_maker(|_| {});
+    let (one, _data) = with_origin(|_| {});
     declared(one.broker.as_ref().unwrap()).await;
     let (_, document) = ask(&one, "GET", "/definitions", Value::Null).await;
     let text = body(&one.get("/sabir/v1/definitions").await);
@@ -394,7 +394,7 @@ async fn what_was_cut_short_is_completed_by_the_same_document() {
             });
             ended |= list == ends_in;
         }
-        let (two, _data) = with_maker(|_| {});
+        let (two, _data) = with_origin(|_| {});
         assert_eq!(ask(&two, "POST", "/definitions", made).await.0, 200);
         let (code, done) = ask(&two, "POST", "/definitions", document.clone()).await;
         assert_eq!(code, 200, "{ends_in} {at}: {done}");
@@ -405,13 +405,13 @@ async fn what_was_cut_short_is_completed_by_the_same_document() {
 
 #[tokio::test]
 async fn queues_exchanges_and_bindings_that_cannot_be_are_refused_by_name() {
-    let (served, _data) = with_maker(|_| {});
+    let (served, _data) = with_origin(|_| {});
     declared(served.broker.as_ref().unwrap()).await;
     let before = body(&served.get("/sabir/v1/definitions").await);
     let new = json!({"name": "new", "kind": "fanout"});
     let plain = |queue: Value| {
         json!({"queues": [{"name": "plain", "queue": queue, "config": {"timestamp_after_max_ms": null},
-            "kept_settings": {"maker.arguments": "00ff"}}]})
+            "kept_settings": {"origin.arguments": "00ff"}}]})
     };
     let binding = |more: Value| {
         let mut binding = json!({"source": "events", "destination": {"queue": "plain"}, "key": "k"});
@@ -430,7 +430,7 @@ async fn queues_exchanges_and_bindings_that_cannot_be_are_refused_by_name() {
             json!({"queues": [{"name": "plain"}]}),
             409,
             "topic-exists",
-            "maker.arguments: 00ff here, not set in the document",
+            "origin.arguments: 00ff here, not set in the document",
         ),
         (
             json!({"queues": [{"name": "log"}]}),
@@ -552,7 +552,7 @@ async fn exchanges_and_bindings_must_have_room_together() {
         (|options| options.exchanges.bytes_max = 8_000, "topic.exchange_memory"),
     ];
     for (limit, says) in limits {
-        let (served, _data) = with_maker(limit);
+        let (served, _data) = with_origin(limit);
         let document = |count: usize| {
             json!({"version": 1, "topics": [], "queues": [{"name": "q"}], "exchanges": exchanges(count),
                 "bindings": bindings(count)})
@@ -569,7 +569,7 @@ async fn exchanges_and_bindings_must_have_room_together() {
 
 #[tokio::test]
 async fn many_bindings_of_one_exchange_keep_their_order() {
-    let (one, _data) = with_maker(|_| {});
+    let (one, _data) = with_origin(|_| {});
     let broker = one.broker.as_ref().unwrap();
     let queues = (0..50).map(|n| queue(&format!("q{n}"), QueueConfig::default())).collect();
     broker.create_topics(&CLIENT, queues).await.into_iter().for_each(|made| drop(made.unwrap()));
@@ -587,7 +587,7 @@ async fn many_bindings_of_one_exchange_keep_their_order() {
         keys[0].starts_with("2500\"") && keys[2499].starts_with("1\""),
         "in the order in which they were made"
     );
-    let (two, _data) = with_maker(|_| {});
+    let (two, _data) = with_origin(|_| {});
     let (code, _) = ask(&two, "POST", "/definitions", serde_json::from_str(&text).unwrap()).await;
     assert_eq!((code, body(&two.get("/sabir/v1/definitions").await)), (200, text));
 }

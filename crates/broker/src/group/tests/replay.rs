@@ -173,7 +173,7 @@ impl World {
         self.check_led();
     }
 
-    /// Nobody is forgotten: a group whose members the journal knows has a machine that watches them.
+    /// No member is forgotten: a group whose members the journal knows has a machine that watches them.
     fn check_led(&self) {
         let inner = self.rig.groups.shared.inner.lock();
         self.rig.groups.read(|table| {

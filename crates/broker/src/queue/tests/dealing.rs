@@ -1,4 +1,4 @@
-//! Who is sent what, and when.
+//! Which consumer is sent which message, and when.
 
 use std::iter::once;
 

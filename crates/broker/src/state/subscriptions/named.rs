@@ -12,7 +12,7 @@ use crate::entry::SubscriptionSettings;
 use crate::projection::PageMap;
 use crate::state::{StoredMaps, prefixes};
 
-/// The form of those that nobody owns.
+/// The form of those that clients made, which have no owner.
 const FORM_1: u8 = 1;
 const FORM: u8 = 2;
 

@@ -253,7 +253,7 @@ fn producers_are_judged_where_the_order_is_final() {
     assert!(shard.append(&produced(1, 7, 0, 3, 1)).is_ok(), "any sequence after that");
 }
 
-/// What has gone from the log is no reason to forget who wrote it: neither a gap nor a repetition passes.
+/// What has gone from the log is no reason to forget the producer that wrote it: neither a gap nor a repetition passes.
 #[test]
 fn producers_outlive_their_records() {
     let mut shard = Shard::with_partitions(&[1]);

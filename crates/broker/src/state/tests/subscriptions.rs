@@ -450,7 +450,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A message of a queue: where it stands, with whom, and whether it came back.
+/// A message of a queue: where it stands, which owner has it, and whether it came back.
 #[derive(Debug, Clone, Copy)]
 struct Message {
     state: MessageState,

@@ -32,7 +32,7 @@ pub fn asked() -> io::Result<oneshot::Receiver<i32>> {
     let (tell, told) = oneshot::channel();
     let watch = async move {
         let code = BY_SIGNAL + signals.next().await;
-        // Who no longer hears it is about to end.
+        // A command that no longer hears it is about to end.
         let _ = tell.send(code);
         let _ = tokio::time::timeout(WITHIN, signals.next()).await;
         std::process::exit(code);

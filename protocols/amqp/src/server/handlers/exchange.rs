@@ -345,7 +345,7 @@ fn refused(name: &str, error: &ExchangeError) -> Exception {
             let text = format!("{}: {failure}", exchange(name));
             return ConnectionException::new(ReplyCode::InternalError, text).into();
         }
-        ExchangeError::Maker(_)
+        ExchangeError::Origin(_)
         | ExchangeError::Differs { .. }
         | ExchangeError::Default
         | ExchangeError::Binding(_)
