@@ -20,6 +20,9 @@ use crate::level::FormatLevel;
 use crate::open::random_id;
 use crate::shard::Shard;
 
+/// Topics that are made or deleted at a time: those of others have their turn between two such pieces, and what else the shards do.
+const PIECE: usize = 256;
+
 /// The longest name of a topic, in bytes. A front end may take less for what it makes.
 const NAME_MAX: usize = 1024;
 
@@ -60,15 +63,18 @@ impl Broker {
             Err(error) => return topics.iter().map(|_| Err(error.clone())).collect(),
         };
         let propose = |topic| self.propose_topic(caller, made_by, topic);
-        let asked: Vec<Result<(TopicId, TopicAnswer), TopicError>> =
-            topics.into_iter().map(propose).collect();
-        self.inner.definitions.flush();
-        let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked {
-            answers.push(match asked {
-                Ok((id, answer)) => answer.await.inspect_err(|_| self.inner.definitions.exclusive.forget(id)),
-                Err(error) => Err(error),
-            });
+        let mut answers = Vec::with_capacity(topics.len());
+        for topics in pieces(topics) {
+            let asked: Vec<_> = topics.into_iter().map(propose).collect();
+            self.inner.definitions.flush();
+            for asked in asked {
+                answers.push(match asked {
+                    Ok((id, answer)) => {
+                        answer.await.inspect_err(|_| self.inner.definitions.exclusive.forget(id))
+                    }
+                    Err(error) => Err(error),
+                });
+            }
         }
         answers
     }
@@ -211,14 +217,16 @@ impl Broker {
             self.changeable(caller, id)?;
             Ok(self.inner.definitions.change(&TopicDeleted { id }, Priority::Reserve, None))
         };
-        let asked: Vec<Result<TopicAnswer, TopicError>> = topics.into_iter().map(delete).collect();
-        self.inner.definitions.flush();
-        let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked {
-            answers.push(match asked {
-                Ok(answer) => answer.await.map(drop),
-                Err(error) => Err(error),
-            });
+        let mut answers = Vec::with_capacity(topics.len());
+        for topics in pieces(topics) {
+            let asked: Vec<Result<TopicAnswer, TopicError>> = topics.into_iter().map(delete).collect();
+            self.inner.definitions.flush();
+            for asked in asked {
+                answers.push(match asked {
+                    Ok(answer) => answer.await.map(drop),
+                    Err(error) => Err(error),
+                });
+            }
         }
         answers
     }
@@ -376,4 +384,11 @@ pub(crate) async fn number_of(catalog: &Shard, caller: &Caller) -> Result<Fronte
         Some(known) => Ok(known),
         None => catalog.ask(Priority::Ordinary, &FrontendRegistered { name: name.to_owned() }).await,
     }
+}
+
+fn pieces<T>(all: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut rest = all.into_iter();
+    std::iter::from_fn(move || {
+        Some(rest.by_ref().take(PIECE).collect::<Vec<_>>()).filter(|piece| !piece.is_empty())
+    })
 }

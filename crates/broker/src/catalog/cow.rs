@@ -1,4 +1,5 @@
-//! A map whose copies share what did not change: a copy of a hundred thousand entries costs a few hundred pointers.
+//! A map whose copies share what did not change: a copy costs some sixty pointers, and the first change of a copy as many again and the few
+//! entries beside the one that changes, whether there are a thousand entries or a million.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -6,23 +7,49 @@ use std::sync::Arc;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-const BUCKETS: usize = 256;
+/// Branches of a map, and leaves of a branch.
+const WIDTH: usize = 64;
+const WIDTH_BITS: u32 = WIDTH.trailing_zeros();
+
+type Leaf<K, V> = FxHashMap<K, V>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct CowMap<K, V> {
-    buckets: Vec<Arc<FxHashMap<K, V>>>,
+    /// None before the first entry.
+    branches: Vec<Arc<Branch<K, V>>>,
     len: usize,
 }
 
+/// None before the first entry.
+#[derive(Debug, Clone)]
+struct Branch<K, V>(Vec<Arc<Leaf<K, V>>>);
+
 impl<K, V> Default for CowMap<K, V> {
     fn default() -> Self {
-        Self { buckets: Vec::new(), len: 0 }
+        Self { branches: Vec::new(), len: 0 }
     }
 }
 
-/// The top bits: the maps inside use the low ones.
-fn bucket(key: &(impl Hash + ?Sized)) -> usize {
-    (FxBuildHasher.hash_one(key) >> 56) as usize % BUCKETS
+impl<K, V> Default for Branch<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// The branch and the leaf of a key, by the top bits: the maps inside use the low ones.
+fn place(key: &(impl Hash + ?Sized)) -> (usize, usize) {
+    let hash = FxBuildHasher.hash_one(key);
+    let branch = hash >> (u64::BITS - WIDTH_BITS);
+    let leaf = hash >> (u64::BITS - 2 * WIDTH_BITS);
+    (branch as usize % WIDTH, leaf as usize % WIDTH)
+}
+
+/// One of those, of which there are all or none.
+fn grown<T: Default + Clone>(all: &mut Vec<Arc<T>>, at: usize) -> &mut T {
+    if all.is_empty() {
+        all.resize_with(WIDTH, Arc::default);
+    }
+    Arc::make_mut(&mut all[at])
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
@@ -35,15 +62,13 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.buckets.get(bucket(key)).and_then(|bucket| bucket.get(key))
+        let (branch, leaf) = place(key);
+        self.branches.get(branch)?.0.get(leaf)?.get(key)
     }
 
     pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.buckets.is_empty() {
-            self.buckets.resize_with(BUCKETS, Arc::default);
-        }
-        let bucket = Arc::make_mut(&mut self.buckets[bucket(&key)]);
-        if bucket.insert(key, value).is_none() {
+        let (branch, leaf) = place(&key);
+        if grown(&mut grown(&mut self.branches, branch).0, leaf).insert(key, value).is_none() {
             self.len += 1;
         }
     }
@@ -53,13 +78,15 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let bucket = self.buckets.get_mut(bucket(key)).filter(|bucket| bucket.contains_key(key))?;
+        self.get(key)?;
+        let (branch, leaf) = place(key);
         self.len -= 1;
-        Arc::make_mut(bucket).remove(key)
+        grown(&mut grown(&mut self.branches, branch).0, leaf).remove(key)
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.buckets.iter().flat_map(|bucket| bucket.values())
+        let leaves = self.branches.iter().flat_map(|branch| &branch.0);
+        leaves.flat_map(|leaf| leaf.values())
     }
 }
 
@@ -81,5 +108,19 @@ mod tests {
         assert_eq!((map.get("7"), map.get("8")), (None, Some(&80)));
         assert_eq!((before.get("7"), before.get("8")), (Some(&7), Some(&8)));
         assert_eq!(before.values().count(), 1000);
+    }
+
+    #[test]
+    fn a_change_of_a_copy_copies_little_of_a_large_map() {
+        let mut map = CowMap::default();
+        for i in 0..100_000u32 {
+            map.insert(i, i);
+        }
+        let mut copy = map.clone();
+        copy.insert(7, 70);
+        let entries = |leaf: &Arc<Leaf<u32, u32>>| if Arc::strong_count(leaf) == 1 { leaf.len() } else { 0 };
+        let copied: usize = copy.branches.iter().flat_map(|branch| &branch.0).map(entries).sum();
+        assert!((1..200).contains(&copied), "{copied}");
+        assert_eq!((map.get(&7), copy.get(&7)), (Some(&7), Some(&70)));
     }
 }

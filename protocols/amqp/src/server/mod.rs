@@ -4,6 +4,7 @@ mod arguments;
 mod asking;
 mod attributes;
 mod channel;
+mod channel_end;
 pub(crate) mod config;
 mod confirms;
 mod connection;

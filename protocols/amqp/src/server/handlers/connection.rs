@@ -1,10 +1,12 @@
 //! How a connection begins and ends, and its channels end.
 
+use sabir_broker::queue::QueueTarget;
 use sabir_net::{DropReason, Ending};
 use tokio::time::Instant;
 
 use super::super::asking::{Answer, Asked};
-use super::super::channel::{Consumer, Together};
+use super::super::channel::Consumer;
+use super::super::channel_end::{ChannelEnd, end_dealing};
 use super::super::connection::AmqpSession;
 use super::super::frontend::LOGIN;
 use super::super::login::{ClientProperties, log_in};
@@ -66,20 +68,26 @@ impl AmqpSession {
     /// A channel is no more: what was delivered on it and not settled is ready again.
     pub(in super::super) fn lay_down(&mut self, number: u16) {
         let Some(channel) = self.channels.remove(&number) else { return };
-        for consumer in channel.consumers.into_values() {
-            self.end_consumer(consumer);
-        }
-        self.end_together(channel.together);
+        let consumers =
+            channel.consumers.into_values().filter_map(|consumer| self.forget(consumer)).collect();
+        let targets: Vec<QueueTarget> = channel.targets.into_keys().collect();
+        self.kept.change_queues(targets.len(), 0);
         channel.replies.iter().for_each(|consumer| self.kept.remove_consumer(&consumer.tag, 1));
-        self.kept.change_queues(channel.targets.len(), 0);
         self.held -= channel.transaction.as_ref().map_or(0, Transaction::bytes);
-        for messages in self.deliveries.put_off.take_of(channel.owner) {
+        let (asker, owner, together) = (self.asker(), channel.owner, channel.together);
+        let mut end = ChannelEnd { asker, owner, consumers, together, targets };
+        let is_large = end.is_large();
+        if !is_large {
+            end.detach(usize::MAX);
+        }
+        for messages in self.deliveries.put_off.take_of(owner) {
             self.give_back_unreadable(messages);
         }
         // What was settled before is not ready again.
         self.settling.tell(self.amqp.broker.queues());
-        for target in channel.targets.into_keys() {
-            self.amqp.broker.queues().release(target, channel.owner, true);
+        match is_large {
+            true => self.amqp.tasks.spawn("amqp end of a channel", move || end.run()),
+            false => drop(end.release(usize::MAX)),
         }
     }
 
@@ -88,35 +96,16 @@ impl AmqpSession {
         numbers.into_iter().for_each(|number| self.lay_down(number));
     }
 
-    /// A consumer is no more; a queue that goes with its last one goes.
-    fn end_consumer(&mut self, number: u64) {
-        let Some(consumer) = self.detach(number) else { return };
-        if let Some(id) = consumer.queue.goes {
-            let (asker, name) = (self.asker(), consumer.queue.name);
-            let work = move || async move { asker.delete_unused(name, id).await };
-            self.amqp.tasks.spawn("amqp auto-delete", work);
-        }
-    }
-
     /// Nothing more is delivered to a consumer. What it has not settled stays with its channel.
     pub(super) fn detach(&mut self, number: u64) -> Option<Consumer> {
-        let consumer = self.consumers.remove(&number)?;
-        self.kept.remove_consumer(&consumer.tag, consumer.queue.targets.len());
-        self.end_dealing(&consumer);
+        let consumer = self.forget(number)?;
+        end_dealing(self.amqp.broker.queues(), &consumer);
         Some(consumer)
     }
 
-    pub(super) fn end_together(&self, together: Option<Together>) {
-        let demands = together.into_iter().flat_map(|together| together.demands);
-        demands.for_each(|(_, demand)| self.amqp.broker.queues().end_demand(demand));
-    }
-
-    /// The broker deals a consumer nothing more.
-    pub(super) fn end_dealing(&self, consumer: &Consumer) {
-        let queues = self.amqp.broker.queues();
-        consumer.attached.iter().for_each(|attached| queues.detach(*attached));
-        for drawing in consumer.drawings.iter().filter(|drawing| !drawing.shared) {
-            queues.end_demand(drawing.demand);
-        }
+    fn forget(&mut self, number: u64) -> Option<Consumer> {
+        let consumer = self.consumers.remove(&number)?;
+        self.kept.remove_consumer(&consumer.tag, consumer.queue.targets.len());
+        Some(consumer)
     }
 }

@@ -9,6 +9,7 @@ use sabir_model::{ShardId, TopicId};
 use super::super::arguments::{WantedSubscription, integer, is_quorum, precondition, queue};
 use super::super::asking::{Answer, Asked, Subscriber, WantedConsumer, WantedGet, refused};
 use super::super::channel::{ConsumedQueue, Consumer, Drawing, RefillOn, Together};
+use super::super::channel_end::{end_dealing, end_together};
 use super::super::connection::AmqpSession;
 use super::super::deliver::credit;
 use super::super::getting::{Got, WantedMessage};
@@ -41,13 +42,13 @@ impl AmqpSession {
         for key in keys {
             self.attach_anew(key)?;
         }
-        self.end_together(former);
+        end_together(self.amqp.broker.queues(), former);
         Ok(())
     }
 
     fn attach_anew(&mut self, key: u64) -> Result<(), Exception> {
         let Some(consumer) = self.consumers.get(&key) else { return Ok(()) };
-        self.end_dealing(consumer);
+        end_dealing(self.amqp.broker.queues(), consumer);
         let (channel, settles, priority, exclusive) =
             (consumer.channel, consumer.settles, consumer.priority, consumer.exclusive);
         let queue = consumer.queue.clone();
