@@ -12,6 +12,7 @@ import shutil
 import socket
 import struct
 import sys
+import threading
 import time
 import urllib.request
 
@@ -91,6 +92,38 @@ class Small:
                 return
             assert time.monotonic() < until, f"{left} bytes are left"
 
+    @contextlib.contextmanager
+    def taking_what_comes_free(self):
+        """Meanwhile another program takes every byte as it comes free."""
+        over = threading.Event()
+
+        def take():
+            with open(self.mounted / "taken", "ab", buffering=0) as file:
+                while not over.is_set():
+                    for size in (MIB, 4096):
+                        with contextlib.suppress(OSError):
+                            while not over.is_set():
+                                file.write(b"y" * size)
+                    time.sleep(0.001)
+
+        taker = threading.Thread(target=take)
+        taker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            taker.join()
+
+    def commit(self, group, topic, partitions, metadata):
+        """Commits positions from outside the group's members; the first error."""
+        positions = [struct.pack(">iq", partition, 1) + wire.string(metadata) for partition in partitions]
+        body = wire.string(group) + struct.pack(">i", -1) + wire.string("") + struct.pack(">q", -1)
+        with self.client() as client:
+            answer = client.call(8, 2, body + wire.array([wire.string(topic) + wire.array(positions)]))
+        at = 4 + 2 + len(topic) + 4
+        errors = (struct.unpack_from(">ih", answer, at + 6 * number)[1] for number in range(len(partitions)))
+        return next(filter(None, errors), 0)
+
     def delete_topic(self, name):
         with self.client() as client:
             answer = client.call(20, 1, wire.array([wire.string(name)]) + struct.pack(">i", 30_000))
@@ -152,6 +185,33 @@ def deletes_make_room(kind, disk):
         small.broker.start()
         small.delete_topic("aged")
         assert small.expect_writes("kept") > end
+
+
+def commits_leave_room_for_deletes(kind, disk):
+    """Positions with all the metadata they may have, before the disk is full and then until they are refused; deletes make room all the same."""
+    with Small(kind, disk) as small:
+        small.make_topics("gone", "kept")
+        with small.client() as client:
+            client.create([("read", 5_000, {})])
+        metadata = "m" * 4_000
+        pieces = [range(first, first + 100) for first in range(0, 5_000, 100)]
+        for piece in pieces[:20]:
+            assert small.commit("before", "read", piece, metadata) == 0
+        small.fill_with_records(["gone"])
+        with small.taking_what_comes_free():
+            small.fill_the_rest()
+            committed = 0
+            for number in range(400):
+                error = small.commit(f"then-{number // len(pieces)}", "read", pieces[number % len(pieces)], metadata)
+                committed += error == 0
+                if error:
+                    break
+            assert error, f"{committed * 100} positions were taken, and none refused"
+            small.delete_topic("gone")
+            small.expect_writes("kept")
+        small.broker.kill()
+        small.broker.start()
+        small.expect_writes("kept")
 
 
 def starts_when_full(kind, disk):
@@ -289,7 +349,7 @@ def main():
         return suite.end()
     for kind in ("tmpfs", "ext4"):
         for disk in ("pwrite", "io_uring"):
-            for case in (deletes_make_room, starts_when_full, space_comes_back, waits_end):
+            for case in (deletes_make_room, commits_leave_room_for_deletes, starts_when_full, space_comes_back, waits_end):
                 name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
                 suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=180)
     for case in (says_that_deletes_help, says_that_deletes_do_not_help):

@@ -350,6 +350,12 @@ impl Journal {
         !can_grow && spare < RESERVE
     }
 
+    /// Whether all of the reserve was taken but for the segment in use, and there is no space for more segments.
+    pub fn is_at_its_last_segment(&self) -> bool {
+        let (spare, can_grow) = self.parts.segment_pool.outlook();
+        !can_grow && spare == 0
+    }
+
     /// Where the journal is full for want of segments: goes on in one of the reserve, so that the one at hand is closed with the next block and
     /// may be released; only if `last` is the last block, for of those behind it was not said that they are needed no more. Whether it did.
     pub fn leave_segment(&self, last: Sequence) -> bool {

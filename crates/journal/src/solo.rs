@@ -69,7 +69,7 @@ impl Replicator for Solo {
     }
 
     fn admits(&self, priority: Priority) -> bool {
-        priority == Priority::Reserve || !self.journal.is_full()
+        priority != Priority::Ordinary || !self.journal.is_full()
     }
 
     fn ready(&self, open_bytes: usize) -> bool {

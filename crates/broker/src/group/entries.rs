@@ -5,6 +5,11 @@ use sabir_model::{DecodeError, GroupError};
 
 use crate::entry::Body;
 
+/// Whether entries of this kind leave less than was there; the others add to it.
+pub(crate) fn makes_space(kind: u16) -> bool {
+    [GroupDeleted::KIND, OffsetsDeleted::KIND].contains(&kind)
+}
+
 /// Declares the kinds of bodies.
 macro_rules! bodies {
     ($($(#[$doc:meta])* $body:ident = $kind:literal;)+) => {$(

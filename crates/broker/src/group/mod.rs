@@ -33,6 +33,7 @@ use sabir_base::clock::Clock;
 use sabir_model::{ErrorAbout, FrontendNo, GroupError, Namespace, ShardFailure, Subject};
 
 pub(crate) use drivers::GroupDrivers;
+pub(crate) use entries::makes_space;
 pub use memory::MemberMemory;
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
 pub(crate) use reply::Replier;

@@ -27,6 +27,8 @@ pub(super) struct ApplyPath {
     pub(super) crowd: Crowd,
     pub(super) late: LateAnswers,
     pub(super) leadership: Leadership,
+    /// Whether commits of positions are refused, since the disk is full and what is kept in reserve is for deletes.
+    pub(super) holds_commits: AtomicBool,
     /// Whether something panicked and the waiters have not been told yet.
     pub(super) panicked: AtomicBool,
 }
@@ -43,6 +45,7 @@ impl ApplyPath {
             crowd: Crowd::default(),
             late: LateAnswers::default(),
             leadership: Leadership::default(),
+            holds_commits: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use sabir_journal::disk::DiskError;
@@ -13,13 +14,25 @@ use tracing::{debug, error, warn};
 use super::Shard;
 use super::tables::StoredTables;
 use crate::entry::LogStartsMoved;
-use crate::state::{Cut, ShardState};
+use crate::state::{Counters, Cut, ShardState};
 
 /// How often dead segments are looked for while there is space.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long the next try waits after one that was given up; doubled with each, but for these doublings at most.
 const BACK_OFF: Duration = Duration::from_millis(200);
 const DOUBLINGS: u32 = 5;
+/// How often room is looked for that the disk did not have.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
+/// Changes for which space is kept before they come, in bytes.
+const AHEAD: u64 = 2 << 20;
+/// A checkpoint is written before more changes than this wait for one, in bytes: space is kept for all of them.
+const CHANGES_MOST: u64 = 32 << 20;
+/// None is written for fewer where there is no room for more.
+const CHANGES_LEAST: u64 = 32 << 10;
+/// What a byte of changes takes of the page store's room, what deletes of all that is stored take at most, and what each checkpoint does.
+const A_CHANGE_TAKES: u64 = 3;
+const DELETES_MOST: u64 = 128 << 20;
+const CHECKPOINT_TAKES: u64 = 512 << 10;
 /// How much memory what was captured may take before it is put into the store.
 const PORTION: usize = 8 << 20;
 
@@ -31,8 +44,10 @@ pub(super) struct Checkpointer {
     through: Sequence,
     /// How many entries had been applied then.
     entries: u64,
-    /// Entries that were replayed at the start and are in no checkpoint yet.
-    replayed: u64,
+    /// What was replayed at the start and is in no checkpoint yet.
+    replayed: Counters,
+    /// How many bytes had been changed then.
+    changes: u64,
     /// For each segment a partition found to have records in it: asked first the next time.
     witnesses: BTreeMap<SegmentNo, PartitionId>,
     /// When dead segments were last looked for.
@@ -40,14 +55,22 @@ pub(super) struct Checkpointer {
     /// How many were given up in a row, and when the next one is tried.
     failures: u32,
     not_before: Option<Instant>,
-    /// When it was last seen to that space is set aside.
+    /// When it was last seen to that space is set aside, and for how many bytes of changes.
     kept: Option<Instant>,
+    kept_for: u64,
+    /// Whether the disk had not enough for that.
+    lacks_room: bool,
 }
 
 impl Checkpointer {
-    /// `through` is the block that the checkpoint is of which was found; so many entries behind it were replayed.
-    pub(super) fn new(tables: StoredTables, through: Sequence, replayed: u64) -> Self {
+    /// `through` is the block that the checkpoint is of which was found; so much behind it was replayed.
+    pub(super) fn new(tables: StoredTables, through: Sequence, replayed: Counters) -> Self {
         Self { tables, through, replayed, ..Self::default() }
+    }
+
+    /// Bytes of changes that are in no checkpoint, where these were applied since the start.
+    fn waiting(&self, counters: &Counters) -> u64 {
+        self.replayed.changes + counters.changes - self.changes
     }
 
     /// One was given up. Whether that is worth a line in the log: ever more rarely while nothing changes.
@@ -75,6 +98,7 @@ impl Shard {
         let Some(mut checkpointer) = self.applies.checkpointer.try_lock() else { return };
         self.keep_reserve(&mut checkpointer);
         self.make_space();
+        self.hold_commits(&checkpointer);
         let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
         if waits || self.is_stopped() {
             return;
@@ -106,11 +130,19 @@ impl Shard {
     /// Has space set aside for checkpoints on a full disk, of the journal's own if there is no other: without a checkpoint no
     /// segment is ever free again.
     fn keep_reserve(&self, checkpointer: &mut Checkpointer) {
-        if checkpointer.kept.is_some_and(|kept| kept.elapsed() < LOOK) {
+        let waiting = self.waiting_changes(checkpointer);
+        let again = if waiting > checkpointer.kept_for { LOOK_FOR_ROOM } else { LOOK };
+        if checkpointer.kept.is_some_and(|kept| kept.elapsed() < again)
+            && !self.may_keep_more(checkpointer, waiting)
+        {
             return;
         }
         checkpointer.kept = Some(Instant::now());
-        if self.pages.keep_reserve() {
+        // What comes until the next look has its space, too.
+        let changes = waiting + AHEAD;
+        checkpointer.lacks_room = !self.pages.keep_reserve(changes);
+        if !checkpointer.lacks_room {
+            checkpointer.kept_for = changes;
             return;
         }
         // Other programs may have had what the last checkpoint was to have: then one of the journal's own goes for it, of those that it has in
@@ -122,11 +154,36 @@ impl Shard {
         };
         match given {
             Ok(given) => {
-                let kept = given && self.pages.keep_reserve();
-                debug!(shard = %self.id, kept, "the disk has no space for the next checkpoint");
+                checkpointer.lacks_room = !(given && self.pages.keep_reserve(changes));
+                debug!(shard = %self.id, kept = !checkpointer.lacks_room, "the disk has no space for the next checkpoint");
             }
             Err(error) => warn!(shard = %self.id, %error, "a segment could not be given back"),
         }
+    }
+
+    /// Whether there was space when it was last asked for, and more has changed since than that was for.
+    fn may_keep_more(&self, checkpointer: &Checkpointer, waiting: u64) -> bool {
+        !checkpointer.lacks_room && waiting > checkpointer.kept_for
+    }
+
+    fn waiting_changes(&self, checkpointer: &Checkpointer) -> u64 {
+        checkpointer.waiting(&self.state.read().counters)
+    }
+
+    /// On a full disk: refuses commits of positions before they take what deletes need, be it of the journal or of the space that is kept for the
+    /// next checkpoint.
+    fn hold_commits(&self, checkpointer: &Checkpointer) {
+        let holds = self.is_full()
+            && (self.journal.is_at_its_last_segment()
+                || (checkpointer.lacks_room && self.is_checkpoint_near(checkpointer, 1)));
+        self.applies.holds_commits.store(holds, Relaxed);
+    }
+
+    /// Whether a checkpoint of `times` what waits for one, with deletes of all that is stored, takes more than there is room for.
+    fn is_checkpoint_near(&self, checkpointer: &Checkpointer, times: u64) -> bool {
+        let waiting = self.waiting_changes(checkpointer);
+        let stored = self.pages.stored_bytes().unwrap_or(0).min(DELETES_MOST);
+        stored + CHECKPOINT_TAKES + A_CHANGE_TAKES * times * waiting > self.pages.room()
     }
 
     /// Where a block finds no space in a segment that is there (a file system that copies on write), segments without records are given
@@ -141,12 +198,15 @@ impl Shard {
     }
 
     fn is_due(&self, checkpointer: &mut Checkpointer) -> bool {
-        let (applied, entries) = {
+        let (applied, entries, waiting) = {
             let state = self.state.read();
-            (state.applied, state.counters.entries)
+            (state.applied, state.counters.entries, checkpointer.waiting(&state.counters))
         };
         self.journal.bytes_between(checkpointer.through, applied) >= self.settings.checkpoint_bytes
-            || checkpointer.replayed + entries - checkpointer.entries >= self.settings.checkpoint_entries
+            || checkpointer.replayed.entries + entries - checkpointer.entries >= self.settings.checkpoint_entries
+            || waiting >= CHANGES_MOST
+            // Before it takes more than what is kept for it.
+            || (checkpointer.lacks_room && waiting >= CHANGES_LEAST && self.is_checkpoint_near(checkpointer, 2))
             || self.frees_enough(checkpointer)
     }
 
@@ -188,12 +248,12 @@ impl Shard {
 
     fn try_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
         let dead = self.dead_segments(checkpointer);
-        let (cut, entries) = {
+        let (cut, counters) = {
             let mut state = self.state.write();
             // Should this fail they are dead all the same, and found to be so again.
             dead.iter().for_each(|no| state.partitions.usage.forget(*no));
             let cut = state.begin_checkpoint().ok_or(CheckpointError::HalfApplied)?;
-            (cut, state.counters.entries)
+            (cut, state.counters)
         };
         let sequence = cut.sequence;
         let written = self.write_pages(checkpointer, cut, &dead);
@@ -206,10 +266,11 @@ impl Shard {
         drop(state);
         checkpointer.tables.committed();
         self.journal.checkpoint_committed();
-        (checkpointer.through, checkpointer.entries, checkpointer.replayed) = (sequence, entries, 0);
+        (checkpointer.through, checkpointer.replayed) = (sequence, Counters::default());
+        (checkpointer.entries, checkpointer.changes) = (counters.entries, counters.changes);
         (checkpointer.failures, checkpointer.not_before) = (0, None);
         // It may have used what was set aside.
-        checkpointer.kept = None;
+        (checkpointer.kept, checkpointer.kept_for) = (None, 0);
         self.meters.checkpoints.add(1);
         self.meters.checkpointed.now();
         debug!(shard = %self.id, %sequence, dead = dead.len(), "checkpoint");

@@ -45,7 +45,7 @@ use crate::dead_letter::ShardDeadLetters;
 use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
 use crate::front_ends::{EntryRefused, ProjectionEntry};
-use crate::group::{GroupShard, GroupTable, GroupWaiter};
+use crate::group::{GroupShard, GroupTable, GroupWaiter, makes_space};
 use crate::level::FormatLevel;
 use crate::publish::{Publish, PublishCall};
 use crate::queue::ShardQueues;
@@ -92,11 +92,15 @@ impl Shard {
             Some(ShardFailure::StorageError)
         } else if !self.replicator.is_leader() {
             Some(ShardFailure::NotLeader)
-        } else if !self.replicator.admits(priority) {
+        } else if !self.replicator.admits(priority) || self.holds_back(priority) {
             Some(ShardFailure::StorageFull)
         } else {
             None
         }
+    }
+
+    fn holds_back(&self, priority: Priority) -> bool {
+        priority == Priority::Commit && self.applies.holds_commits.load(SeqCst)
     }
 
     /// Whether its disk has no space for ordinary entries.
@@ -402,6 +406,11 @@ impl Shard {
     }
 }
 
+/// That of a group's entry of this kind.
+fn priority_of(kind: u16) -> Priority {
+    if makes_space(kind) { Priority::Reserve } else { Priority::Commit }
+}
+
 impl GroupShard for Shard {
     fn propose(
         &self,
@@ -409,7 +418,7 @@ impl GroupShard for Shard {
         body: &[u8],
         waiter: GroupWaiter,
     ) -> Result<(), (ShardFailure, GroupWaiter)> {
-        let refused = self.push(Priority::Reserve, kind, body, Some(Waiter::Group(waiter)));
+        let refused = self.push(priority_of(kind), kind, body, Some(Waiter::Group(waiter)));
         refused.map_err(|(error, waiter)| match waiter {
             Some(Waiter::Group(waiter)) => (error, waiter),
             _ => (error, GroupWaiter::Nobody),
@@ -418,7 +427,7 @@ impl GroupShard for Shard {
 
     fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure> {
         let waits = |(body, waiter)| (kind, body, Waiter::Group(waiter));
-        self.push_together(Priority::Reserve, entries.into_iter().map(waits).collect())
+        self.push_together(priority_of(kind), entries.into_iter().map(waits).collect())
     }
 
     fn level(&self) -> FormatLevel {

@@ -182,7 +182,7 @@ impl OpenBlocks {
         if payload.is_none() {
             crate::panicking::panic_if_wanted("push", body);
         }
-        self.open.reserve |= priority == Priority::Reserve;
+        self.open.reserve |= priority != Priority::Ordinary;
         let index = self.open.builder.push(kind, body, payload, group, durability);
         self.open.waiters.extend(waiter.map(|waiter| (index, waiter)));
     }

@@ -151,7 +151,7 @@ impl Shard {
         replay(&journal, &mut state, &progress)?;
         report(id, &recovered, checkpoint, &state);
         let last_ms = state.time_ms;
-        let replayed = std::mem::take(&mut state.counters).entries;
+        let replayed = std::mem::take(&mut state.counters);
         state.partitions.counters = AppendCounters::default();
         let mut open = OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers(), clock.clone());
         open.last_ms = last_ms;

@@ -17,6 +17,9 @@ use crate::entry::{
 use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
 
+/// What an entry changes beside what it says, in bytes.
+const AN_ENTRY_CHANGES: u64 = 32;
+
 impl ShardState {
     /// Applies the block that follows the last one; `outcome` is told what each entry came to, in order, and is shown the
     /// projections as the entry left them. An entry that fails
@@ -59,8 +62,10 @@ impl ShardState {
         self.subscriptions.begin_block();
         self.timers.begin_block();
         self.enter(term);
+        let mut changes = 0;
         for entry in view.entries() {
             let entry = entry?;
+            changes += entry.body.len() as u64 + AN_ENTRY_CHANGES;
             if entry.kind == kind::NODE_TIME {
                 let said = NodeTime::decode(entry.body).map_err(|source| bad_body(&entry, source))?;
                 at.node_ms = said.ms.min(time_ms);
@@ -74,6 +79,7 @@ impl ShardState {
         self.counters.blocks += 1;
         self.counters.entries += u64::from(view.len());
         self.counters.bytes += content.len() as u64;
+        self.counters.changes += changes;
         Ok(())
     }
 

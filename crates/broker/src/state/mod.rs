@@ -125,6 +125,8 @@ pub(crate) struct Counters {
     pub(crate) blocks: u64,
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
+    /// Bytes of the entries without their records: what they change takes hardly more.
+    pub(crate) changes: u64,
 }
 
 /// Where a block lies on this node.

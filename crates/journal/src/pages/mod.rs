@@ -152,10 +152,16 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     /// What the store takes on its disk, in bytes.
     fn stored_bytes(&self) -> Result<u64, PageError>;
 
-    /// Sets space aside that a transaction may have where the disk has none left, if the store has not enough of it; false if the disk
-    /// gives none.
-    fn keep_reserve(&self) -> bool {
+    /// Sets space aside that a transaction may have where the disk has none left, if the store has not enough of it for one that brings so many
+    /// bytes of changes; false if the disk gives none.
+    fn keep_reserve(&self, changes: u64) -> bool {
+        let _ = changes;
         true
+    }
+
+    /// How much a transaction may take before it asks the disk for more, in bytes.
+    fn room(&self) -> u64 {
+        u64::MAX
     }
 
     /// Gives that up, for a transaction that found the disk full and is tried again; false if there is none.

@@ -41,6 +41,10 @@ const PAGES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("page
 /// The least and the most that is kept for a commit on a full disk; between them, room to copy the whole store twice.
 const RESERVE_LEAST: u64 = 4 << 20;
 const RESERVE_MOST: u64 = 256 << 20;
+/// What each byte that a commit changes takes beside that, and in which steps that is kept: a page and its place in the tree, copied, and what
+/// two trees of the allocator take.
+const A_CHANGE_TAKES: u64 = 3;
+const CHANGES_STEP: u64 = 4 << 20;
 
 /// A page store in one file.
 pub struct RedbPages {
@@ -102,7 +106,7 @@ impl RedbPages {
                 tracing::warn!(path = %store.path.display(), %error, "no space is kept for its commits")
             }
         }
-        store.keep_reserve();
+        store.keep_reserve(0);
         Ok((store, if exists { Opened::Existing } else { Opened::Created }))
     }
 
@@ -424,19 +428,24 @@ impl PageStore for RedbPages {
         Ok(Box::new(transaction))
     }
 
-    fn keep_reserve(&self) -> bool {
+    fn keep_reserve(&self, changes: u64) -> bool {
         let wanted = self.wanted_reserve();
+        let in_tail = wanted + (A_CHANGE_TAKES * changes).next_multiple_of(CHANGES_STEP);
         // No space for it is no failure: it is tried again. What a limit of the process forbids will be forbidden then, too.
         let done = |kept: io::Result<()>| match kept {
             Err(error) => error.kind() == io::ErrorKind::FileTooLarge,
             Ok(()) => true,
         };
-        let tail = |(file, tail): &(Box<dyn RawFile>, Arc<Preallocation>)| done(tail.keep(&**file, wanted));
+        let tail = |(file, tail): &(Box<dyn RawFile>, Arc<Preallocation>)| done(tail.keep(&**file, in_tail));
         let reserve = |reserve: &dyn Reserve| done(reserve.fill(wanted));
         self.under_way.during(|| {
             let tail = self.tail.as_ref().is_none_or(tail);
             self.reserve.as_deref().is_none_or(reserve) && tail
         })
+    }
+
+    fn room(&self) -> u64 {
+        self.tail.as_ref().map_or(u64::MAX, |(_, tail)| tail.room())
     }
 
     fn give_up_reserve(&self) -> bool {

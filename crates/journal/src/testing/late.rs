@@ -203,7 +203,7 @@ impl Replicator for LateReplicator {
     }
 
     fn admits(&self, priority: Priority) -> bool {
-        priority == Priority::Reserve || !self.journal.is_full()
+        priority != Priority::Ordinary || !self.journal.is_full()
     }
 
     fn ready(&self, open_bytes: usize) -> bool {

@@ -20,7 +20,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ pub(super) trait RawFile: fmt::Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
     fn sync(&self) -> io::Result<()>;
+    /// What the file takes on its disk, in bytes; holes do not count.
+    fn taken(&self) -> io::Result<u64>;
     /// Has the file system set space aside for a range that begins at or before the end and goes on behind it, and makes the file so long. What
     /// is in it stays.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
@@ -72,6 +74,10 @@ impl RawFile for File {
     }
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+    fn taken(&self) -> io::Result<u64> {
+        // In units of 512 bytes, whatever the file system's are.
+        self.metadata().map(|m| m.blocks() * 512)
     }
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
         lengthen_allocated(self, from, to)
@@ -99,6 +105,12 @@ impl Preallocation {
         self.0.lock().end
     }
 
+    /// How much is allocated behind the end, as far as is known.
+    pub(super) fn room(&self) -> u64 {
+        let places = self.0.lock();
+        places.allocated.saturating_sub(places.end)
+    }
+
     /// Has so many bytes allocated behind the end. An error leaves what there was.
     pub(super) fn keep(&self, file: &dyn RawFile, bytes: u64) -> io::Result<()> {
         // Held while the file gets longer, so that nothing is in what is added meanwhile.
@@ -109,6 +121,11 @@ impl Preallocation {
             return Ok(());
         }
         let before = file.len()?;
+        // A file system may ask for space anew for a range that has all of it, and not find it (XFS).
+        if before >= to && file.taken()? >= to {
+            places.allocated = to;
+            return Ok(());
+        }
         // With what was added to the content behind an older tail, and has its space only as it is written.
         let allocated = file.allocate(places.allocated.min(places.end), to);
         match allocated {
@@ -167,6 +184,9 @@ impl RawFile for WatchedFile {
     }
     fn sync(&self) -> io::Result<()> {
         self.under_way.during(|| self.file.sync())
+    }
+    fn taken(&self) -> io::Result<u64> {
+        self.under_way.during(|| RawFile::taken(&self.file))
     }
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
         self.under_way.during(|| self.file.allocate(from, to))
