@@ -328,8 +328,13 @@ impl Maintenance {
     }
 
     fn checkpoints(&self, end: &End) {
-        while !end.sleep(CHECKPOINTS) {
-            self.each_shard("write a checkpoint", |shard| shard.checkpoint_if_due());
+        let mut last = Instant::now();
+        while !end.sleep(TICK) {
+            self.each_shard("keep room for a checkpoint", |shard| shard.keep_room());
+            if last.elapsed() >= CHECKPOINTS {
+                self.each_shard("write a checkpoint", |shard| shard.checkpoint_if_due());
+                last = Instant::now();
+            }
         }
     }
 }

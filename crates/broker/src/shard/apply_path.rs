@@ -1,6 +1,6 @@
 //! The apply path: from what the replicator made final to the projections, their checkpoints, and the waiters.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use parking_lot::Mutex;
 use sabir_base::drain_loop::DrainLoop;
@@ -27,8 +27,8 @@ pub(super) struct ApplyPath {
     pub(super) crowd: Crowd,
     pub(super) late: LateAnswers,
     pub(super) leadership: Leadership,
-    /// Whether commits of positions are refused, since the disk is full and what is kept in reserve is for deletes.
-    pub(super) holds_commits: AtomicBool,
+    /// How many bytes of commits of positions are taken until that is looked at again; on a full disk there is an end to it.
+    pub(super) commit_room: AtomicI64,
     /// Whether something panicked and the waiters have not been told yet.
     pub(super) panicked: AtomicBool,
 }
@@ -45,7 +45,7 @@ impl ApplyPath {
             crowd: Crowd::default(),
             late: LateAnswers::default(),
             leadership: Leadership::default(),
-            holds_commits: AtomicBool::new(false),
+            commit_room: AtomicI64::new(i64::MAX),
             panicked: AtomicBool::new(false),
         }
     }

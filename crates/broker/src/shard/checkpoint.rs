@@ -24,15 +24,14 @@ const DOUBLINGS: u32 = 5;
 /// How often room is looked for that the disk did not have.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 /// Changes for which space is kept before they come, in bytes.
-const AHEAD: u64 = 2 << 20;
+const AHEAD: u64 = 4 << 20;
 /// A checkpoint is written before more changes than this wait for one, in bytes: space is kept for all of them.
 const CHANGES_MOST: u64 = 32 << 20;
 /// None is written for fewer where there is no room for more.
 const CHANGES_LEAST: u64 = 32 << 10;
-/// What a byte of changes takes of the page store's room, what deletes of all that is stored take at most, and what each checkpoint does.
+/// What a byte of changes takes of the page store's room, and what each checkpoint does.
 const A_CHANGE_TAKES: u64 = 3;
-const DELETES_MOST: u64 = 128 << 20;
-const CHECKPOINT_TAKES: u64 = 512 << 10;
+const CHECKPOINT_TAKES: u64 = 1 << 20;
 /// How much memory what was captured may take before it is put into the store.
 const PORTION: usize = 8 << 20;
 
@@ -93,12 +92,18 @@ pub(crate) enum CheckpointError {
 }
 
 impl Shard {
+    /// Sees to it that there is room for the next checkpoint. Blocking.
+    pub(crate) fn keep_room(&self) {
+        if let Some(mut checkpointer) = self.applies.checkpointer.try_lock() {
+            self.keep_reserve(&mut checkpointer);
+            self.bound_commits(&checkpointer);
+        }
+    }
+
     /// Writes a checkpoint if one is due, or if it would free space that is needed. Blocking.
     pub(crate) fn checkpoint_if_due(&self) {
         let Some(mut checkpointer) = self.applies.checkpointer.try_lock() else { return };
-        self.keep_reserve(&mut checkpointer);
         self.make_space();
-        self.hold_commits(&checkpointer);
         let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
         if waits || self.is_stopped() {
             return;
@@ -170,20 +175,19 @@ impl Shard {
         checkpointer.waiting(&self.state.read().counters)
     }
 
-    /// On a full disk: refuses commits of positions before they take what deletes need, be it of the journal or of the space that is kept for the
-    /// next checkpoint.
-    fn hold_commits(&self, checkpointer: &Checkpointer) {
-        let holds = self.is_full()
-            && (self.journal.is_at_its_last_segment()
-                || (checkpointer.lacks_room && self.is_checkpoint_near(checkpointer, 1)));
-        self.applies.holds_commits.store(holds, Relaxed);
+    /// Where the disk has no more: bounds the commits of positions, before they take what deletes need, be it of the journal or of the space that
+    /// the next checkpoint has.
+    fn bound_commits(&self, checkpointer: &Checkpointer) {
+        let room = if checkpointer.lacks_room { self.room_for_changes(checkpointer) / 2 } else { u64::MAX };
+        let room = if self.is_full() && self.journal.is_at_its_last_segment() { 0 } else { room };
+        self.applies.commit_room.store(i64::try_from(room).unwrap_or(i64::MAX), Relaxed);
     }
 
-    /// Whether a checkpoint of `times` what waits for one, with deletes of all that is stored, takes more than there is room for.
-    fn is_checkpoint_near(&self, checkpointer: &Checkpointer, times: u64) -> bool {
-        let waiting = self.waiting_changes(checkpointer);
-        let stored = self.pages.stored_bytes().unwrap_or(0).min(DELETES_MOST);
-        stored + CHECKPOINT_TAKES + A_CHANGE_TAKES * times * waiting > self.pages.room()
+    /// How many more bytes may change before a checkpoint, and one of deletes after it, take all of the room that there is.
+    fn room_for_changes(&self, checkpointer: &Checkpointer) -> u64 {
+        let Ok(room) = self.pages.room() else { return 0 };
+        let free = room.all.saturating_sub(room.used + room.used / 2 + CHECKPOINT_TAKES);
+        (free / A_CHANGE_TAKES).saturating_sub(self.waiting_changes(checkpointer))
     }
 
     /// Where a block finds no space in a segment that is there (a file system that copies on write), segments without records are given
@@ -206,7 +210,7 @@ impl Shard {
             || checkpointer.replayed.entries + entries - checkpointer.entries >= self.settings.checkpoint_entries
             || waiting >= CHANGES_MOST
             // Before it takes more than what is kept for it.
-            || (checkpointer.lacks_room && waiting >= CHANGES_LEAST && self.is_checkpoint_near(checkpointer, 2))
+            || (checkpointer.lacks_room && waiting >= CHANGES_LEAST && self.room_for_changes(checkpointer) < waiting)
             || self.frees_enough(checkpointer)
     }
 

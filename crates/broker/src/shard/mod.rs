@@ -29,7 +29,7 @@ mod tables;
 pub(crate) use recover::{OpenError, Parts, Settings};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 
 use parking_lot::RwLock;
 use sabir_base::clock::Clock;
@@ -100,7 +100,14 @@ impl Shard {
     }
 
     fn holds_back(&self, priority: Priority) -> bool {
-        priority == Priority::Commit && self.applies.holds_commits.load(SeqCst)
+        priority == Priority::Commit && self.applies.commit_room.load(Relaxed) <= 0
+    }
+
+    /// Counts what is taken of the room for commits.
+    fn count_commit(&self, priority: Priority, bytes: usize) {
+        if priority == Priority::Commit {
+            self.applies.commit_room.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Relaxed);
+        }
     }
 
     /// Whether its disk has no space for ordinary entries.
@@ -188,6 +195,7 @@ impl Shard {
         let durability = Durability::Sync;
         open.push_change(&Entry { kind, body, payload, group: 0, durability, priority }, waiter);
         self.appends.waiting.store(open.waiting(), SeqCst);
+        self.count_commit(priority, bytes);
         Ok(())
     }
 
@@ -210,6 +218,7 @@ impl Shard {
         if open.is_crowded(bodies, entries.len(), self.settings.open_bytes_max) {
             return Err(ShardFailure::Timeout);
         }
+        self.count_commit(priority, bodies);
         let durability = Durability::Sync;
         for (kind, body, waiter) in entries {
             let entry = Entry { kind, body: &body, payload: None, group: 0, durability, priority };

@@ -159,9 +159,12 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
         true
     }
 
-    /// How much a transaction may take before it asks the disk for more, in bytes.
-    fn room(&self) -> u64 {
-        u64::MAX
+    /// What is used of the space that it has. It may have to read all pages to tell.
+    ///
+    /// # Errors
+    /// A page cannot be read.
+    fn room(&self) -> Result<PageRoom, PageError> {
+        Ok(PageRoom::UNBOUNDED)
     }
 
     /// Gives that up, for a transaction that found the disk full and is tried again; false if there is none.
@@ -173,6 +176,20 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }
+}
+
+/// The space that a store has on its disk, whether others leave any or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRoom {
+    /// Bytes of the pages that are stored.
+    pub used: u64,
+    /// Bytes that they, and those of the transaction that replaces them, may take together.
+    pub all: u64,
+}
+
+impl PageRoom {
+    /// That of a store that needs none.
+    pub const UNBOUNDED: Self = Self { used: 0, all: u64::MAX };
 }
 
 /// Changes that are seen together or not at all: one that is dropped before it is committed has changed nothing.

@@ -26,13 +26,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use sabir_base::panics::contain_damage;
 
 use self::checked::{Checked, Preallocation, RawFile, WatchedFile};
 use self::refused::Refused;
 use self::reserve::{Reserve, ReserveFile};
-use super::{Opened, PageBatch, PageChange, PageError, PageStore, PageTransaction, Visit, ended};
+use super::{Opened, PageBatch, PageChange, PageError, PageRoom, PageStore, PageTransaction, Visit, ended};
 use crate::disk::{UnderWay, file_size_limit};
 
 /// The number is that of the stored form.
@@ -59,6 +59,8 @@ pub struct RedbPages {
     reserve: Option<Box<dyn Reserve>>,
     /// The file once more, and what is kept behind its end.
     tail: Option<(Box<dyn RawFile>, Arc<Preallocation>)>,
+    /// What the pages take, if it was looked at since the last transaction.
+    used: Mutex<Option<u64>>,
     under_way: Arc<UnderWay>,
 }
 
@@ -123,6 +125,7 @@ impl RedbPages {
             open: Mutex::default(),
             reserve: None,
             tail: None,
+            used: Mutex::default(),
             under_way: Arc::default(),
         })
     }
@@ -231,6 +234,7 @@ impl PageTransaction for RedbTransaction<'_> {
         let open = self.open.take().ok_or_else(|| ended(self.store.path.display().to_string()))?;
         let OpenTransaction { transaction, database } = open;
         let committed = guarded(|| Ok(transaction.commit()?));
+        *self.store.used.lock() = None;
         drop(database);
         committed.map_err(|reason| self.failed(reason))
     }
@@ -312,6 +316,12 @@ fn open_in(
 fn get(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
     let table = database.begin_read()?.open_table(PAGES)?;
     Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
+}
+
+/// Bytes of the tree's pages. All of them are read.
+fn used(database: &Database) -> Result<u64, redb::Error> {
+    let stats = database.begin_read()?.open_table(PAGES)?.stats()?;
+    Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
 }
 
 /// Begins a durable transaction.
@@ -444,8 +454,14 @@ impl PageStore for RedbPages {
         })
     }
 
-    fn room(&self) -> u64 {
-        self.tail.as_ref().map_or(u64::MAX, |(_, tail)| tail.room())
+    fn room(&self) -> Result<PageRoom, PageError> {
+        let Some((_, tail)) = &self.tail else { return Ok(PageRoom::UNBOUNDED) };
+        let used = match *self.used.lock() {
+            Some(used) => used,
+            None => self.run(used)?,
+        };
+        *self.used.lock() = Some(used);
+        Ok(PageRoom { used, all: tail.allocated() })
     }
 
     fn give_up_reserve(&self) -> bool {

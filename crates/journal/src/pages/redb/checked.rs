@@ -105,10 +105,9 @@ impl Preallocation {
         self.0.lock().end
     }
 
-    /// How much is allocated behind the end, as far as is known.
-    pub(super) fn room(&self) -> u64 {
-        let places = self.0.lock();
-        places.allocated.saturating_sub(places.end)
+    /// How much of the file is allocated, as far as is known.
+    pub(super) fn allocated(&self) -> u64 {
+        self.0.lock().allocated
     }
 
     /// Has so many bytes allocated behind the end. An error leaves what there was.
