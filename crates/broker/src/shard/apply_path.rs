@@ -27,8 +27,10 @@ pub(super) struct ApplyPath {
     pub(super) crowd: Crowd,
     pub(super) late: LateAnswers,
     pub(super) leadership: Leadership,
-    /// How many bytes of commits of positions are taken until that is looked at again; on a full disk there is an end to it.
+    /// How many bytes of commits of positions the space is for that is kept for a checkpoint. Where the disk has no more they end with that.
     pub(super) commit_room: AtomicI64,
+    /// Whether the disk had no space for the next checkpoint when it was last asked.
+    pub(super) lacks_room: AtomicBool,
     /// Whether something panicked and the waiters have not been told yet.
     pub(super) panicked: AtomicBool,
 }
@@ -46,6 +48,7 @@ impl ApplyPath {
             late: LateAnswers::default(),
             leadership: Leadership::default(),
             commit_room: AtomicI64::new(i64::MAX),
+            lacks_room: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
         }
     }

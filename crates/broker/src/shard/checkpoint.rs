@@ -136,7 +136,7 @@ impl Shard {
     /// segment is ever free again.
     fn keep_reserve(&self, checkpointer: &mut Checkpointer) {
         let waiting = self.waiting_changes(checkpointer);
-        let again = if waiting > checkpointer.kept_for { LOOK_FOR_ROOM } else { LOOK };
+        let again = if checkpointer.lacks_room { LOOK_FOR_ROOM } else { LOOK };
         if checkpointer.kept.is_some_and(|kept| kept.elapsed() < again)
             && !self.may_keep_more(checkpointer, waiting)
         {
@@ -166,21 +166,27 @@ impl Shard {
         }
     }
 
-    /// Whether there was space when it was last asked for, and more has changed since than that was for.
+    /// Whether there was space when it was last asked for, and what that was for has come in half.
     fn may_keep_more(&self, checkpointer: &Checkpointer, waiting: u64) -> bool {
-        !checkpointer.lacks_room && waiting > checkpointer.kept_for
+        !checkpointer.lacks_room && waiting + AHEAD / 2 > checkpointer.kept_for
     }
 
     fn waiting_changes(&self, checkpointer: &Checkpointer) -> u64 {
         checkpointer.waiting(&self.state.read().counters)
     }
 
-    /// Where the disk has no more: bounds the commits of positions, before they take what deletes need, be it of the journal or of the space that
-    /// the next checkpoint has.
+    /// Bounds what positions may be committed on a full disk, before they take what deletes need, be it of the journal or of the space that the
+    /// next checkpoint has.
     fn bound_commits(&self, checkpointer: &Checkpointer) {
-        let room = if checkpointer.lacks_room { self.room_for_changes(checkpointer) / 2 } else { u64::MAX };
-        let room = if self.is_full() && self.journal.is_at_its_last_segment() { 0 } else { room };
+        let room = if self.is_full() && self.journal.is_at_its_last_segment() {
+            0
+        } else if checkpointer.lacks_room {
+            self.room_for_changes(checkpointer) / 2
+        } else {
+            checkpointer.kept_for.saturating_sub(self.waiting_changes(checkpointer))
+        };
         self.applies.commit_room.store(i64::try_from(room).unwrap_or(i64::MAX), Relaxed);
+        self.applies.lacks_room.store(checkpointer.lacks_room, Relaxed);
     }
 
     /// How many more bytes may change before a checkpoint, and one of deletes after it, take all of the room that there is.

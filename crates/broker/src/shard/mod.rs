@@ -100,7 +100,9 @@ impl Shard {
     }
 
     fn holds_back(&self, priority: Priority) -> bool {
-        priority == Priority::Commit && self.applies.commit_room.load(Relaxed) <= 0
+        priority == Priority::Commit
+            && self.applies.commit_room.load(Relaxed) <= 0
+            && (self.applies.lacks_room.load(Relaxed) || !self.replicator.admits(Priority::Ordinary))
     }
 
     /// Counts what is taken of the room for commits.

@@ -38,7 +38,8 @@ impl ChannelEnd {
             }
         }
         if self.consumers.is_empty() {
-            end_together(self.queues(), self.together.take());
+            let together = self.together.take();
+            end_together(self.queues(), together);
         }
         !self.consumers.is_empty()
     }
