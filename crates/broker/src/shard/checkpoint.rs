@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use sabir_journal::disk::DiskError;
-use sabir_journal::pages::{PageBatch, PageError};
+use sabir_journal::pages::{PageBatch, PageError, PageRoom};
 use sabir_journal::{Priority, SegmentInfo, SegmentNo, StorageError};
 use sabir_model::{PartitionId, Sequence};
 use tracing::{debug, error, warn};
@@ -26,12 +26,11 @@ const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 /// Changes for which space is kept before they come, in bytes.
 const AHEAD: u64 = 4 << 20;
 /// A checkpoint is written before more changes than this wait for one, in bytes: space is kept for all of them.
-const CHANGES_MOST: u64 = 32 << 20;
+const CHANGES_MOST: u64 = 16 << 20;
 /// None is written for fewer where there is no room for more.
 const CHANGES_LEAST: u64 = 32 << 10;
-/// What a byte of changes takes of the page store's room, and what each checkpoint does.
-const A_CHANGE_TAKES: u64 = 3;
-const CHECKPOINT_TAKES: u64 = 1 << 20;
+/// What a checkpoint takes of the page store's room, whatever is in it.
+const CHECKPOINT_TAKES: u64 = 2 << 20;
 /// How much memory what was captured may take before it is put into the store.
 const PORTION: usize = 8 << 20;
 
@@ -185,15 +184,20 @@ impl Shard {
         } else {
             checkpointer.kept_for.saturating_sub(self.waiting_changes(checkpointer))
         };
-        self.applies.commit_room.store(i64::try_from(room).unwrap_or(i64::MAX), Relaxed);
+        self.set_commit_room(room);
         self.applies.lacks_room.store(checkpointer.lacks_room, Relaxed);
+    }
+
+    fn set_commit_room(&self, bytes: u64) {
+        self.applies.commit_room.store(i64::try_from(bytes).unwrap_or(i64::MAX), Relaxed);
     }
 
     /// How many more bytes may change before a checkpoint, and one of deletes after it, take all of the room that there is.
     fn room_for_changes(&self, checkpointer: &Checkpointer) -> u64 {
         let Ok(room) = self.pages.room() else { return 0 };
-        let free = room.all.saturating_sub(room.used + room.used / 2 + CHECKPOINT_TAKES);
-        (free / A_CHANGE_TAKES).saturating_sub(self.waiting_changes(checkpointer))
+        // A checkpoint of deletes copies all that is stored, at worst.
+        let free = room.all.saturating_sub(2 * room.used + CHECKPOINT_TAKES);
+        (free / PageRoom::A_CHANGE_TAKES).saturating_sub(self.waiting_changes(checkpointer))
     }
 
     /// Where a block finds no space in a segment that is there (a file system that copies on write), segments without records are given
@@ -248,6 +252,10 @@ impl Shard {
 
     /// What finds the disk full has what is set aside for it.
     fn write_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
+        if checkpointer.lacks_room {
+            // It is not known what this one leaves until it is written.
+            self.set_commit_room(self.room_for_changes(checkpointer) / 4);
+        }
         match self.try_checkpoint(checkpointer) {
             Err(CheckpointError::Pages(PageError::Full { .. })) if self.pages.give_up_reserve() => {
                 self.try_checkpoint(checkpointer)

@@ -190,6 +190,10 @@ pub struct PageRoom {
 impl PageRoom {
     /// That of a store that needs none.
     pub const UNBOUNDED: Self = Self { used: 0, all: u64::MAX };
+
+    /// What each byte that is changed takes at most, until the transaction behind the one that changes it: a value may fill little more than half of
+    /// its page, what it replaces is free one transaction later, and the tree and the allocator's state are written with it.
+    pub const A_CHANGE_TAKES: u64 = 5;
 }
 
 /// Changes that are seen together or not at all: one that is dropped before it is committed has changed nothing.

@@ -41,9 +41,7 @@ const PAGES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("page
 /// The least and the most that is kept for a commit on a full disk; between them, room to copy the whole store twice.
 const RESERVE_LEAST: u64 = 4 << 20;
 const RESERVE_MOST: u64 = 256 << 20;
-/// What each byte that a commit changes takes beside that, and in which steps that is kept: a page and its place in the tree, copied, and what
-/// two trees of the allocator take.
-const A_CHANGE_TAKES: u64 = 3;
+/// In which steps that is kept for what a commit changes.
 const CHANGES_STEP: u64 = 4 << 20;
 
 /// A page store in one file.
@@ -440,7 +438,7 @@ impl PageStore for RedbPages {
 
     fn keep_reserve(&self, changes: u64) -> bool {
         let wanted = self.wanted_reserve();
-        let in_tail = wanted + (A_CHANGE_TAKES * changes).next_multiple_of(CHANGES_STEP);
+        let in_tail = wanted + (PageRoom::A_CHANGE_TAKES * changes).next_multiple_of(CHANGES_STEP);
         // No space for it is no failure: it is tried again. What a limit of the process forbids will be forbidden then, too.
         let done = |kept: io::Result<()>| match kept {
             Err(error) => error.kind() == io::ErrorKind::FileTooLarge,
