@@ -29,6 +29,8 @@ const AHEAD: u64 = 4 << 20;
 const CHANGES_MOST: u64 = 16 << 20;
 /// None is written for fewer where there is no room for more.
 const CHANGES_LEAST: u64 = 32 << 10;
+/// More than this of what is stored is hardly written anew at once: it is what the page store keeps space for at most.
+const ANEW_MOST: u64 = 128 << 20;
 /// What a checkpoint takes of the page store's room, whatever is in it.
 const CHECKPOINT_TAKES: u64 = 2 << 20;
 /// How much memory what was captured may take before it is put into the store.
@@ -195,8 +197,10 @@ impl Shard {
     /// How many more bytes may change before a checkpoint, and one of deletes after it, take all of the room that there is.
     fn room_for_changes(&self, checkpointer: &Checkpointer) -> u64 {
         let Ok(room) = self.pages.room() else { return 0 };
-        // A checkpoint of deletes copies all that is stored, at worst.
-        let free = room.all.saturating_sub(2 * room.used + CHECKPOINT_TAKES);
+        // All that is stored may be written anew, since a value is written whole whatever changes in it; and what it replaces is free one
+        // checkpoint later.
+        let anew = 2 * room.used.min(ANEW_MOST);
+        let free = room.all.saturating_sub(room.used + anew + CHECKPOINT_TAKES);
         (free / PageRoom::A_CHANGE_TAKES).saturating_sub(self.waiting_changes(checkpointer))
     }
 
