@@ -105,8 +105,8 @@ fn a_topic_that_its_maker_keeps_from_clients_has_no_groups_of_theirs() {
         internal: true,
         unlike: false,
     };
-    let broker = node.running().broker().clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let broker = node.running().broker();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let making = async { broker.create_topics(&Caller::front_end("probe"), vec![kept]).await.remove(0) };
     runtime.block_on(making).unwrap();
     let mut client = node.connect();

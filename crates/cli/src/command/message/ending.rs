@@ -66,7 +66,9 @@ fn unless_ignored(kind: SignalKind) -> io::Result<Option<Signal>> {
 
 async fn comes(signal: &mut Option<Signal>) {
     match signal {
-        Some(signal) => drop(signal.recv().await),
+        Some(signal) => {
+            signal.recv().await;
+        }
         None => pending().await,
     }
 }
