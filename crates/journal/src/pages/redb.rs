@@ -316,6 +316,15 @@ fn get(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> 
     Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
 }
 
+/// How long a file of `end` bytes may get within what is allocated: redb makes it twice as long each time, and may take any page of that.
+fn reachable(end: u64, allocated: u64) -> u64 {
+    let mut reachable = end.min(allocated).max(1);
+    while 2 * reachable <= allocated {
+        reachable *= 2;
+    }
+    reachable
+}
+
 /// Bytes of the tree's pages. All of them are read.
 fn used(database: &Database) -> Result<u64, redb::Error> {
     let stats = database.begin_read()?.open_table(PAGES)?.stats()?;
@@ -459,7 +468,7 @@ impl PageStore for RedbPages {
             None => self.run(used)?,
         };
         *self.used.lock() = Some(used);
-        Ok(PageRoom { used, all: tail.allocated() })
+        Ok(PageRoom { used, all: reachable(tail.end(), tail.allocated()) })
     }
 
     fn give_up_reserve(&self) -> bool {
