@@ -33,7 +33,10 @@ use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
 use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishRefused, PublishTargets};
 use crate::queue::Queues;
-use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, READ_FOR, ReadSpec, ReadTarget};
+use crate::read::{
+    Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, READ_FOR, ReadGrant, ReadMemory, ReadRoom, ReadSpec,
+    ReadTarget, UNHELD, hold,
+};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
 use crate::topics::OnTheWay;
@@ -268,7 +271,7 @@ impl Broker {
 
     /// Reads whole batches from the one that holds `from` on, about `max_bytes` of them; with `min_one` the first whatever
     /// its size. Ready at once unless the bytes must come from the disk, from which they are read for [`READ_FOR`] at most, and for as
-    /// long as the first batch takes.
+    /// long as the first batch takes; or that is large and waits for memory, which it holds until its slice is let go of.
     ///
     /// # Errors
     /// No such partition, an offset outside [log start, high watermark], a corrupt batch, the disk.
@@ -279,10 +282,13 @@ impl Broker {
         max_bytes: usize,
         min_one: bool,
     ) -> Result<Fetched, ErrorAbout<ReadError>> {
-        self.read_until(target, from, max_bytes, min_one, Instant::now() + READ_FOR).await
+        let (partition, until) = (target.partition, Instant::now() + READ_FOR);
+        let spec = ReadSpec { partition, from, max_bytes, min_one, until, unheld: UNHELD, owns: false };
+        self.read_of(target, spec, None, &mut || {}).await
     }
 
-    /// The same with a moment of its own from which on it is answered with what it has, for one of several reads that share their time.
+    /// The same for a reader that has memory for what it reads, and with a moment of its own from which on it is answered with what it has, for one of
+    /// several reads that share their time.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -290,14 +296,47 @@ impl Broker {
         &self,
         target: ReadTarget,
         from: Offset,
-        max_bytes: usize,
-        min_one: bool,
-        until: Instant,
+        room: ReadRoom<'_>,
+    ) -> Result<Fetched, ErrorAbout<ReadError>> {
+        let (partition, unheld) = (target.partition, room.max_bytes.max(UNHELD));
+        let ReadRoom { max_bytes, min_one, until, grant, waits } = room;
+        let spec = ReadSpec { partition, from, max_bytes, min_one, until, unheld, owns: false };
+        self.read_of(target, spec, grant, waits).await
+    }
+
+    /// Reads for a reader that keeps what it reads.
+    pub(crate) async fn read_own(
+        &self,
+        target: ReadTarget,
+        spec: ReadSpec,
+        grant: Option<Box<dyn ReadGrant>>,
+    ) -> Result<Fetched, ErrorAbout<ReadError>> {
+        self.read_of(target, spec, grant, &mut || {}).await
+    }
+
+    async fn read_of(
+        &self,
+        target: ReadTarget,
+        spec: ReadSpec,
+        grant: Option<Box<dyn ReadGrant>>,
+        waits: &mut (dyn FnMut() + Send),
     ) -> Result<Fetched, ErrorAbout<ReadError>> {
         let shard = self.shard_of(target)?;
-        let read =
-            shard.read(ReadSpec { partition: target.partition, from, max_bytes, min_one, until }).await;
+        let read = shard.read(spec, grant, waits).await;
         read.inspect_err(|_| self.log_damage(shard)).map_err(|error| self.about(target, error))
+    }
+
+    /// Has reads hold memory of the node's for what is large. Before this is said nothing bounds them.
+    pub fn hold_reads_in(&self, memory: &Arc<dyn ReadMemory>) {
+        let say = |shard: &Arc<Shard>| shard.reads.memory.set(memory.clone());
+        // The first to say so is heard.
+        self.inner.shards.iter().for_each(|shard| drop(say(shard)));
+    }
+
+    /// Waits for memory for so many bytes of what is read, or made of that; none is given where nothing bounds it. The caller has none meanwhile.
+    pub async fn hold_memory(&self, bytes: usize) -> Option<Box<dyn ReadGrant>> {
+        let memory = self.inner.shards.first()?.reads.memory.get()?;
+        hold(&**memory, bytes, || {}).await
     }
 
     /// The shard of a partition: a data directory has more of them than this program was told of only if it was tampered with.

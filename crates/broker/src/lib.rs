@@ -82,8 +82,8 @@ pub use publish::{
     PublishTransaction, PublishVerdict,
 };
 pub use read::{
-    Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, READ_FOR, ReadPosition, ReadTarget,
-    Slice,
+    Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, READ_FOR, ReadGrant, ReadHold,
+    ReadMemory, ReadPosition, ReadRoom, ReadTarget, Slice, held,
 };
 pub use sabir_delivery::policy::{DeathReason, Deaths};
 pub use sabir_journal::{StartProgress, StartStep};

@@ -47,6 +47,9 @@ const LEAST_COLD_BYTES: usize = 256 << 10;
 const MAX_WINDOWS: usize = 256;
 /// Stretches that wait to be loaded; further ones are forgotten.
 const MAX_WANTED: usize = 32;
+/// What is being loaded at once, in bytes, for however many readers: this part of a journal's share of the budget, and no less than this.
+const LOADING_PART: usize = 8;
+const LEAST_LOADING: usize = 2 << 20;
 
 /// Bytes asked for, or how to get them.
 #[derive(Debug)]
@@ -68,6 +71,7 @@ pub(crate) struct ColdReads {
     windows: Mutex<Windows>,
     /// A window was loaded, or will not be.
     loaded: Condvar,
+    loading: Loading,
     /// Whether a stretch waits to be loaded: to be looked at without the lock.
     wants: AtomicBool,
     /// What was read from the disk: how often, and how many bytes.
@@ -111,6 +115,39 @@ struct Stretch {
     ahead: u64,
     /// What its first window is marked with.
     next: Option<u64>,
+}
+
+/// Bytes that are being loaded. Nothing else is waited for by a thread that loads.
+#[derive(Debug, Default)]
+struct Loading {
+    bytes: Mutex<usize>,
+    less: Condvar,
+}
+
+impl Loading {
+    /// Waits until so many bytes may be loaded beside the others: no more than `most` together, or these alone.
+    fn begin(&self, count: usize, most: usize) -> LoadingBytes<'_> {
+        let mut bytes = self.bytes.lock();
+        while *bytes > 0 && *bytes + count > most {
+            self.less.wait(&mut bytes);
+        }
+        *bytes += count;
+        // There may be room for another one that was not woken.
+        self.less.notify_one();
+        LoadingBytes { of: self, count }
+    }
+}
+
+struct LoadingBytes<'a> {
+    of: &'a Loading,
+    count: usize,
+}
+
+impl Drop for LoadingBytes<'_> {
+    fn drop(&mut self) {
+        *self.of.bytes.lock() -= self.count;
+        self.of.less.notify_one();
+    }
 }
 
 impl Window {
@@ -342,7 +379,7 @@ impl ColdReads {
     pub(crate) fn new(pool: Arc<BufPool>, tail: Arc<Tail>) -> Arc<Self> {
         let (windows, loaded) = (Mutex::default(), Condvar::new());
         let (wants, reads, read_bytes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { pool, tail, windows, loaded, wants, reads, read_bytes })
+        Arc::new(Self { pool, tail, windows, loaded, loading: Loading::default(), wants, reads, read_bytes })
     }
 
     /// How much may lie unread, loaded ahead of all readers together.
@@ -354,6 +391,12 @@ impl ColdReads {
     fn bound(&self) -> usize {
         let budget = self.tail.budget();
         (budget.bound() / 4 / budget.sharers()).max(LEAST_COLD_BYTES)
+    }
+
+    /// How much is being loaded at once at most.
+    fn most_loading(&self) -> usize {
+        let budget = self.tail.budget();
+        (budget.bound() / LOADING_PART / budget.sharers()).max(LEAST_LOADING)
     }
 
     /// Drops what is kept of a place, whose bytes have turned out to be wrong. What is being loaded is another read, and stays.
@@ -483,8 +526,11 @@ impl ColdReads {
 
     /// Reads a claimed range.
     fn load(&self, segment: &Segment, range: &Range<u64>) -> Result<Bytes, crate::disk::DiskError> {
-        let mut buf = self.pool.get((range.end - range.start) as usize);
+        let len = (range.end - range.start) as usize;
+        let loading = self.loading.begin(len, self.most_loading());
+        let mut buf = self.pool.get(len);
         let read = segment.file.read(range.start, &mut buf).map(|()| self.tail.share(buf));
+        drop(loading);
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let mut windows = self.windows.lock();
@@ -559,5 +605,32 @@ impl Drop for ReadAhead {
             windows.lanes -= 1;
             self.reads.note_wants(&windows);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_loaded_at_once_than_may_be_or_one_alone() {
+        let loading = Loading::default();
+        let first = loading.begin(9, 4);
+        let (told, hears) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (loading, told) = (&loading, told.clone());
+                scope.spawn(move || {
+                    let one = loading.begin(2, 4);
+                    told.send(*loading.bytes.lock()).unwrap();
+                    drop(one);
+                });
+            }
+            assert!(hears.try_recv().is_err(), "the first one is alone");
+            drop(first);
+        });
+        drop(told);
+        assert!(hears.iter().all(|bytes| bytes <= 4));
+        assert_eq!(*loading.bytes.lock(), 0);
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustix::net::sockopt;
 use sabir_base::panics;
 use sabir_base::throttle::LogThrottle;
+use sabir_broker::ReadMemory;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -206,6 +207,11 @@ impl Net {
     /// What bounds the connections.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
+    }
+
+    /// What reads of large batches hold: a part of what frames have.
+    pub fn read_memory(&self) -> Arc<dyn ReadMemory> {
+        Arc::new(self.limits.frame_memory.clone())
     }
 
     /// Starts what front ends do beside their connections.

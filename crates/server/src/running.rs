@@ -172,6 +172,7 @@ pub(crate) fn start_watched(
             return Err(error.into());
         }
     };
+    broker.hold_reads_in(&net.read_memory());
     let auto = config.data.tail_cache.0.is_none();
     let total = MemoryFiles::default().total().filter(|_| auto);
     let tail_cache = broker.options().tail_cache_bytes as u64;

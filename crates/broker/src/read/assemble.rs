@@ -4,6 +4,8 @@ use bytes::{Bytes, BytesMut};
 use sabir_model::batch::{BatchHeader, patch_base_offset, patch_leader_epoch, stored_for, verify_crc};
 use sabir_model::{Offset, PartitionId, ReadError};
 
+use super::fetch::ReadSpec;
+use super::memory::{ReadGrant, held, own};
 use super::plan::Piece;
 use super::rebuild::rebuild;
 use super::source::Got;
@@ -47,6 +49,12 @@ pub(super) fn is_consistent(bytes: &Bytes, run: &Run, partition: PartitionId) ->
 #[derive(Debug)]
 pub(super) struct Assembly {
     partition: PartitionId,
+    /// The largest batch that is taken without memory of its own.
+    unheld: usize,
+    /// Whether a larger one is copied although it is cached.
+    owns: bool,
+    /// Memory for the first batch.
+    grant: Option<Box<dyn ReadGrant>>,
     from: Offset,
     left: usize,
     /// Whether the next batch is taken whatever its size.
@@ -63,16 +71,21 @@ pub(super) struct Assembly {
 pub(super) enum Next {
     More,
     Enough,
+    /// The first batch is to hold so many bytes of memory.
+    Lacks(usize),
 }
 
 impl Assembly {
-    /// Takes batches of a partition that end behind `from`, up to `max_bytes`, with `min_one` at least one.
-    pub(super) fn new(partition: PartitionId, from: Offset, max_bytes: usize, min_one: bool) -> Self {
+    /// Takes what is asked for; with memory for the first batch, if there is some.
+    pub(super) fn new(spec: &ReadSpec, grant: Option<Box<dyn ReadGrant>>) -> Self {
         Self {
-            partition,
-            from,
-            left: max_bytes,
-            must: min_one,
+            partition: spec.partition,
+            unheld: spec.unheld,
+            owns: spec.owns,
+            grant,
+            from: spec.from,
+            left: spec.max_bytes,
+            must: spec.min_one,
             slices: Vec::new(),
             buffer: BytesMut::new(),
             small: None,
@@ -84,17 +97,36 @@ impl Assembly {
         self.must || len <= self.left
     }
 
+    /// What comes before a batch of `len` bytes is taken: memory, or what was taken goes without it. It need not be if it is `cached` and slices of it
+    /// do.
+    pub(super) fn lacks(&self, len: usize, cached: bool) -> Option<Next> {
+        if len <= self.unheld || self.grant.is_some() || cached && !self.owns {
+            return None;
+        }
+        Some(if self.must { Next::Lacks(len) } else { Next::Enough })
+    }
+
+    /// Takes memory for the first batch; where there is none to be had it goes without.
+    pub(super) fn hold(&mut self, grant: Option<Box<dyn ReadGrant>>) {
+        if grant.is_none() {
+            self.unheld = usize::MAX;
+        }
+        self.grant = grant;
+    }
+
     /// Adds the batches of a run, but for those that it has already.
-    pub(super) fn add(&mut self, piece: &Piece, got: &Got) -> Result<Next, ReadError> {
+    pub(super) fn add(&mut self, piece: &Piece, got: Got) -> Result<Next, ReadError> {
         if piece.run.kind == RunKind::Reference {
-            return self.add_reference(piece, got);
+            return self.add_reference(piece, &got);
         }
         let mut base = piece.run.base;
         let from = self.from.max(self.next_from(base));
         // Each batch of what was copied for this read is given alone: one that is long on its way is not to hold all others.
         let is_copy = got.bytes.is_unique();
         let is_misled = got.cold && !is_consistent(&got.bytes, &piece.run, self.partition);
-        let mut rest = got.bytes.clone();
+        let (cold, len) = (got.cold, got.bytes.len());
+        // The only batch of what was read for this reader is not copied once more.
+        let mut rest = got.bytes;
         while !rest.is_empty() {
             let (batch, next) = take_stored(&mut rest, base, &piece.run, self.partition)?;
             if next <= from {
@@ -105,10 +137,13 @@ impl Assembly {
                 if !self.takes(batch.len()) {
                     return Ok(Next::Enough);
                 }
-                if got.cold {
+                if let Some(next) = self.lacks(batch.len(), !cold) {
+                    return Ok(next);
+                }
+                if cold {
                     verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
                 }
-                let alone = is_copy && (SHARED..got.bytes.len()).contains(&batch.len());
+                let alone = self.grant.is_none() && is_copy && (SHARED..len).contains(&batch.len());
                 let batch = if alone { Bytes::copy_from_slice(&batch) } else { batch };
                 self.take(piece, base, next, batch, rest.len());
             }
@@ -118,6 +153,9 @@ impl Assembly {
     }
 
     fn add_reference(&mut self, piece: &Piece, got: &Got) -> Result<Next, ReadError> {
+        if let Some(next) = self.lacks(piece.run.len as usize, false) {
+            return Ok(next);
+        }
         if got.cold {
             verify_crc(&got.bytes).map_err(|_| ReadError::Corrupt)?;
         }
@@ -140,12 +178,23 @@ impl Assembly {
             origin: piece.run.origin,
             head: Bytes::new(),
             body: Bytes::new(),
+            is_held: false,
         };
-        if batch.len() >= SHARED {
+        if let Some(grant) = self.grant.take() {
+            self.keep(slice, batch, grant);
+        } else if batch.len() >= SHARED {
             self.share(slice, batch);
         } else {
             self.copy(slice, &batch, behind);
         }
+    }
+
+    /// Takes the first batch, with the memory that it holds.
+    fn keep(&mut self, mut slice: Slice, batch: Bytes, grant: Box<dyn ReadGrant>) {
+        let mut batch = own(batch);
+        patch(&mut batch, &slice);
+        (slice.body, slice.is_held) = (held(batch, grant), true);
+        self.slices.push(slice);
     }
 
     fn share(&mut self, mut slice: Slice, batch: Bytes) {
@@ -179,8 +228,7 @@ impl Assembly {
     fn put(&mut self, slice: &Slice, bytes: &[u8]) {
         let at = self.buffer.len();
         self.buffer.extend_from_slice(bytes);
-        patch_base_offset(&mut self.buffer[at..], slice.base_offset);
-        patch_leader_epoch(&mut self.buffer[at..], slice.leader_epoch);
+        patch(&mut self.buffer[at..], slice);
     }
 
     fn close_small(&mut self) {
@@ -205,6 +253,11 @@ impl Assembly {
         self.close_small();
         self.slices
     }
+}
+
+fn patch(batch: &mut [u8], slice: &Slice) {
+    patch_base_offset(batch, slice.base_offset);
+    patch_leader_epoch(batch, slice.leader_epoch);
 }
 
 #[cfg(test)]
@@ -234,23 +287,36 @@ mod tests {
         }
     }
 
-    /// What is taken of a run of three large batches, from the last one on.
-    fn last_of(bytes: Bytes) -> (Got, Slice) {
+    fn all_from(from: i64) -> ReadSpec {
+        ReadSpec {
+            partition: PartitionId(1),
+            from: Offset(from),
+            max_bytes: usize::MAX,
+            min_one: true,
+            until: std::time::Instant::now(),
+            unheld: usize::MAX,
+            owns: false,
+        }
+    }
+
+    /// What is taken of a run of three large batches, from the last one on, and whether it is a slice of them.
+    fn last_of(bytes: Bytes) -> (bool, Slice) {
         let run = run_of(&bytes, 3);
         let piece = Piece { run, epoch: LeaderEpoch(0), overlay: None };
         let got = Got { bytes, overlay: None, cold: false };
-        let mut assembly = Assembly::new(PartitionId(1), Offset(2), usize::MAX, true);
-        assert_eq!(assembly.add(&piece, &got), Ok(Next::More));
+        let range = got.bytes.as_ptr_range();
+        let mut assembly = Assembly::new(&all_from(2), None);
+        assert_eq!(assembly.add(&piece, got), Ok(Next::More));
         let slice = assembly.finish().pop().expect("it is taken");
-        (got, slice)
+        (range.contains(&slice.body.as_ptr()), slice)
     }
 
     /// The offsets of the batches that a reader is given which begins at one.
     fn read_from(from: i64, bytes: &Bytes) -> Result<Vec<(i64, i64)>, ReadError> {
         let piece = Piece { run: run_of(bytes, 30), epoch: LeaderEpoch(0), overlay: None };
         let got = Got { bytes: bytes.clone(), overlay: None, cold: true };
-        let mut assembly = Assembly::new(PartitionId(1), Offset(from), usize::MAX, true);
-        match assembly.add(&piece, &got) {
+        let mut assembly = Assembly::new(&all_from(from), None);
+        match assembly.add(&piece, got) {
             Err(error) if assembly.is_empty() => Err(error),
             _ => {
                 let slices = assembly.finish();
@@ -300,12 +366,11 @@ mod tests {
     #[test]
     fn a_batch_of_what_was_copied_does_not_hold_the_others() {
         let whole = [batch(0), batch(1), batch(2)].concat();
-        let is_in = |slice: &Slice, got: &Got| got.bytes.as_ptr_range().contains(&slice.body.as_ptr());
         let cached = Bytes::from(whole.clone());
-        let (got, shared) = last_of(cached.clone());
-        assert!(is_in(&shared, &got));
-        let (got, alone) = last_of(Bytes::from(whole));
-        assert!(!is_in(&alone, &got));
+        let (is_in, shared) = last_of(cached.clone());
+        assert!(is_in);
+        let (is_in, alone) = last_of(Bytes::from(whole));
+        assert!(!is_in);
         assert_eq!((alone.head, alone.body), (shared.head, shared.body));
         drop(cached);
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sabir_model::{Offset, PartitionId, ReadError};
 
 use super::assemble::{Assembly, Next};
+use super::memory::{ReadGrant, hold};
 use super::plan::{Piece, Plan, Step};
 use super::types::Fetched;
 use crate::partition::{Runs, SpillKey};
@@ -31,13 +32,33 @@ pub(crate) struct ReadSpec {
     pub(crate) from: Offset,
     pub(crate) max_bytes: usize,
     pub(crate) min_one: bool,
+    /// The largest batch that holds no memory: it is small, or the reader has memory for it.
+    pub(crate) unheld: usize,
+    /// Whether the first batch, if it is larger, is given in one piece that is the reader's alone, although the newest blocks in memory have it.
+    pub(crate) owns: bool,
     /// From then on it is answered with what it has, if that is anything.
     pub(crate) until: Instant,
 }
 
+/// Where a reader is when what it wants is not in memory, or it may not have it.
+enum Hot {
+    Done,
+    /// This piece has to come from the disk.
+    Cold(usize),
+    /// The first batch is in this piece, and is to hold so many bytes.
+    Lacks(usize, usize),
+}
+
 impl Shard {
-    /// Reads whole batches from the one that holds `from` on.
-    pub(crate) async fn read(self: &Arc<Self>, spec: ReadSpec) -> Result<Fetched, ReadError> {
+    /// Reads whole batches from the one that holds `from` on. The first one has `grant`, if there is one; `waits` is called where it has to wait for
+    /// memory.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        spec: ReadSpec,
+        grant: Option<Box<dyn ReadGrant>>,
+        waits: &mut (dyn FnMut() + Send),
+    ) -> Result<Fetched, ReadError> {
+        let spec = self.bounded(spec);
         let plan = self.plan_with_pages(&spec).await?;
         let mut fetched = Fetched {
             high_watermark: plan.high_watermark,
@@ -48,30 +69,61 @@ impl Shard {
         if plan.pieces.is_empty() {
             return Ok(fetched);
         }
-        let mut assembly = Assembly::new(spec.partition, spec.from, spec.max_bytes, spec.min_one);
-        let rest = self.assemble_hot(&mut assembly, spec.partition, &plan.pieces)?;
-        self.read_ahead();
-        if plan.pieces.len() >= LONG {
-            tokio::task::yield_now().await;
+        let mut assembly = Assembly::new(&spec, grant);
+        let mut rest = &plan.pieces[..];
+        loop {
+            let hot = self.assemble_hot(&mut assembly, spec.partition, rest)?;
+            self.read_ahead();
+            if rest.len() >= LONG {
+                tokio::task::yield_now().await;
+            }
+            let lacks = match hot {
+                Hot::Done => break,
+                Hot::Lacks(at, bytes) => {
+                    rest = &rest[at..];
+                    bytes
+                }
+                Hot::Cold(at) => {
+                    rest = &rest[at..];
+                    let (shard, pieces) = (self.clone(), rest.to_vec());
+                    let cold = move || shard.assemble(assembly, &spec, &pieces);
+                    let lacks;
+                    (assembly, lacks) = tokio::task::spawn_blocking(cold).await.map_err(not_done)??;
+                    let Some(bytes) = lacks else { break };
+                    bytes
+                }
+            };
+            // It has nothing yet.
+            assembly.hold(self.hold(lacks, waits).await);
         }
-        let Some(rest) = rest else {
-            fetched.slices = assembly.finish();
-            return Ok(fetched);
-        };
-        let shard = self.clone();
-        let rest: Vec<Piece> = plan.pieces[rest..].to_vec();
-        let cold = move || shard.assemble(assembly, &spec, &rest);
-        let assembly = tokio::task::spawn_blocking(cold).await.map_err(not_done)??;
         fetched.slices = assembly.finish();
         Ok(fetched)
     }
 
-    /// The same on a thread of its own. Blocking.
+    /// Where nothing bounds what is read, nothing of it holds memory.
+    fn bounded(&self, spec: ReadSpec) -> ReadSpec {
+        let unheld = if self.reads.memory.get().is_some() { spec.unheld } else { usize::MAX };
+        ReadSpec { unheld, ..spec }
+    }
+
+    async fn hold(&self, bytes: usize, waits: &mut (dyn FnMut() + Send)) -> Option<Box<dyn ReadGrant>> {
+        let memory = self.reads.memory.get()?;
+        hold(&**memory, bytes, waits).await
+    }
+
+    /// The same on a thread of its own, for the node itself: it does not wait for memory. Blocking.
     pub(crate) fn read_blocking(&self, spec: &ReadSpec) -> Result<Fetched, ReadError> {
+        let spec = self.bounded(*spec);
         let plan = self.plan_blocking(spec.partition, Plan::new(spec.from, spec.max_bytes))?;
-        let assembly = Assembly::new(spec.partition, spec.from, spec.max_bytes, spec.min_one);
-        let slices = self.assemble(assembly, spec, &plan.pieces)?.finish();
+        let mut assembly = Assembly::new(&spec, None);
+        loop {
+            let lacks;
+            (assembly, lacks) = self.assemble(assembly, &spec, &plan.pieces)?;
+            let Some(bytes) = lacks else { break };
+            assembly.hold(self.reads.memory.get().map(|memory| memory.count(bytes)));
+        }
         let (high_watermark, log_start) = (plan.high_watermark, plan.log_start);
+        let slices = assembly.finish();
         Ok(Fetched { high_watermark, last_stable: high_watermark, log_start, slices })
     }
 
@@ -121,58 +173,74 @@ impl Shard {
         tokio::task::spawn_blocking(load).await.map_err(not_done)?
     }
 
-    /// Adds runs for as long as they are in memory; gives the first that is not, if one more is wanted.
+    /// Adds runs for as long as they are in memory.
     fn assemble_hot(
         &self,
         assembly: &mut Assembly,
         partition: PartitionId,
         pieces: &[Piece],
-    ) -> Result<Option<usize>, ReadError> {
+    ) -> Result<Hot, ReadError> {
         for (at, piece) in pieces.iter().enumerate() {
-            if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
-                return Ok(None);
+            match before_fragmented(assembly, piece) {
+                None => {}
+                Some(Next::Lacks(bytes)) => return Ok(Hot::Lacks(at, bytes)),
+                Some(Next::Enough | Next::More) => return Ok(Hot::Done),
             }
             let got = match self.in_memory(piece) {
                 Ok(Some(got)) => got,
                 // What is corrupt here may be whole on the disk.
-                Ok(None) | Err(ReadError::Corrupt) => return Ok(Some(at)),
+                Ok(None) | Err(ReadError::Corrupt) => return Ok(Hot::Cold(at)),
                 // The read that begins with it says so.
-                Err(_) if !assembly.is_empty() => return Ok(None),
+                Err(_) if !assembly.is_empty() => return Ok(Hot::Done),
                 Err(error) => return Err(self.damaged(partition, piece.run.base, error)),
             };
-            match assembly.add(piece, &got) {
+            match assembly.add(piece, got) {
                 Ok(Next::More) => {}
-                Ok(Next::Enough) => return Ok(None),
-                Err(_) => return Ok(Some(at)),
+                Ok(Next::Enough) => return Ok(Hot::Done),
+                Ok(Next::Lacks(bytes)) => return Ok(Hot::Lacks(at, bytes)),
+                Err(_) => return Ok(Hot::Cold(at)),
             }
         }
-        Ok(None)
+        Ok(Hot::Done)
     }
 
-    /// Adds runs wherever they are, as long as there is time. What is corrupt is an error only for the read that begins with it. Blocking.
+    /// Adds runs wherever they are, as long as there is time; gives how many bytes the first batch is to hold, if it has to. What is corrupt is an error
+    /// only for the read that begins with it. Blocking.
     fn assemble(
         &self,
         mut assembly: Assembly,
         spec: &ReadSpec,
         pieces: &[Piece],
-    ) -> Result<Assembly, ReadError> {
+    ) -> Result<(Assembly, Option<usize>), ReadError> {
         let partition = spec.partition;
         for piece in pieces {
             if !assembly.is_empty() && Instant::now() >= spec.until {
                 break;
             }
-            if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
-                break;
-            }
-            match self.with_bytes(partition, piece, |got| assembly.add(piece, got)) {
+            let next = match before_fragmented(&assembly, piece) {
+                Some(next) => Ok(next),
+                None => self.with_bytes(partition, piece, |got| assembly.add(piece, got)),
+            };
+            match next {
                 Ok(Next::More) => {}
                 Ok(Next::Enough) => break,
+                Ok(Next::Lacks(bytes)) => return Ok((assembly, Some(bytes))),
                 Err(error) => {
                     let error = self.damaged(partition, assembly.next_from(piece.run.base), error);
-                    return if assembly.is_empty() { Err(error) } else { Ok(assembly) };
+                    return if assembly.is_empty() { Err(error) } else { Ok((assembly, None)) };
                 }
             }
         }
-        Ok(assembly)
+        Ok((assembly, None))
+    }
+}
+
+/// What is known of a batch in fragments before it is read, which copies it.
+fn before_fragmented(assembly: &Assembly, piece: &Piece) -> Option<Next> {
+    let len = piece.run.len as usize;
+    match piece.is_fragmented() {
+        false => None,
+        true if !assembly.takes(len) => Some(Next::Enough),
+        true => assembly.lacks(len, false),
     }
 }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use sabir_model::{ErrorAbout, Offset, ReadError};
 
-use super::fetch::READ_FOR;
+use super::fetch::{READ_FOR, ReadSpec};
+use super::memory::UNHELD;
 use super::types::{Fetched, ReadTarget};
 use crate::broker::Broker;
 
@@ -35,10 +36,18 @@ impl Broker {
             let (mut found, mut is_overtaken) = (Vec::new(), false);
             // For all of them together: a position that comes when it is over still gets a batch.
             let until = Instant::now() + READ_FOR;
+            let mut min_one = true;
             for (number, position) in positions.iter_mut().enumerate() {
-                match self.read_until(position.target, position.next, max_bytes, true, until).await {
+                let ReadPosition { target, next } = *position;
+                let (partition, from, unheld) = (target.partition, next, UNHELD);
+                let spec = ReadSpec { partition, from, max_bytes, min_one, until, unheld, owns: false };
+                match self.read_own(target, spec, None).await {
                     Ok(fetched) if fetched.slices.is_empty() => {}
-                    Ok(fetched) => found.push((number, fetched)),
+                    Ok(fetched) => {
+                        // What holds memory is not kept while another position waits for some.
+                        min_one &= !fetched.slices.iter().any(|slice| slice.is_held);
+                        found.push((number, fetched));
+                    }
                     Err(ErrorAbout { error: ReadError::OutOfRange { start, .. }, .. })
                         if start > position.next =>
                     {

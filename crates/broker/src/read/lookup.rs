@@ -12,6 +12,7 @@ use sabir_model::{LeaderEpoch, Offset, PartitionId, ReadError};
 
 use super::assemble::take_stored;
 use super::fetch::not_done;
+use super::memory::UNHELD;
 use super::plan::Piece;
 use super::rebuild::{RECORDS_MAX, rebuild};
 use super::source::Got;
@@ -305,7 +306,9 @@ impl Shard {
     ) -> Result<Option<Stamped>, ReadError> {
         // Overlays change headers alone, and these are not looked at.
         let piece = Piece { run: *run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
-        self.with_bytes(id, &piece, |got| scan_bytes(id, run, got, from, wanted))
+        let len = run.len as usize;
+        let _counted = self.reads.memory.get().filter(|_| len > UNHELD).map(|memory| memory.count(len));
+        self.with_bytes(id, &piece, |got| scan_bytes(id, run, &got, from, wanted))
     }
 
     fn answer(&self, id: PartitionId, found: Stamped) -> Result<FoundOffset, ReadError> {

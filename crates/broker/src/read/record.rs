@@ -39,7 +39,7 @@ impl Shard {
             return Err(ReadError::Corrupt);
         }
         let piece = Piece { run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
-        self.with_bytes(id, &piece, |got| batch_in(id, &run, offset, got)).map(Some)
+        self.with_bytes(id, &piece, |got| batch_in(id, &run, offset, &got)).map(Some)
     }
 
     /// The offset behind all that cannot be read, or is gone, as the record at `offset` is: behind its batch, or where that is not found, behind all that

@@ -60,9 +60,9 @@ impl Shard {
         &self,
         partition: PartitionId,
         piece: &Piece,
-        mut make: impl FnMut(&Got) -> Result<T, ReadError>,
+        mut make: impl FnMut(Got) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
-        let first = self.fetch(partition, piece).and_then(|got| make(&got));
+        let first = self.fetch(partition, piece).and_then(&mut make);
         if !matches!(first, Err(ReadError::Corrupt)) {
             return first;
         }
@@ -71,7 +71,7 @@ impl Shard {
             self.forget_reads(partition, piece);
         }
         // Another thread may have had it read anew just now.
-        let made = self.fetch(partition, piece).and_then(|got| make(&got))?;
+        let made = self.fetch(partition, piece).and_then(make)?;
         self.reads.damages.forget(partition, DamageCause::Corrupt, piece.run.base..piece.run.next());
         if self.reads.damages.may_say_why(now) {
             let block = piece.run.block.0;

@@ -1,8 +1,11 @@
 //! What a read asks for and what it is answered with.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use sabir_model::{ErrorAbout, FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, ShardId};
 
+use super::memory::ReadGrant;
 use crate::caller::Caller;
 use crate::catalog::{Partition, Topic};
 
@@ -39,6 +42,20 @@ impl ReadTarget {
     }
 }
 
+/// What a reader has room for that counts what it reads itself; see [`Broker::read_until`](crate::Broker::read_until).
+pub struct ReadRoom<'a> {
+    /// Bytes for which it has memory.
+    pub max_bytes: usize,
+    /// Whether the first batch is read whatever its size. A larger one holds memory of the node's.
+    pub min_one: bool,
+    /// From then on it is answered with what it has, if that is anything.
+    pub until: Instant,
+    /// Memory that it has for the first batch.
+    pub grant: Option<Box<dyn ReadGrant>>,
+    /// Called before the read waits for memory: whoever waits is to have none.
+    pub waits: &'a mut (dyn FnMut() + Send),
+}
+
 /// Records of one partition.
 #[derive(Debug, Clone, Default)]
 pub struct Fetched {
@@ -60,7 +77,7 @@ impl Fetched {
 }
 
 /// Whole v2 batches, ready to be written: base offsets and leader epochs stand in them. Their bytes are those of `head`,
-/// then those of `body`; a large batch's body is shared with the tail cache, not copied.
+/// then those of `body`; a large batch's body is shared with the tail cache, not copied, unless it holds memory of its own.
 #[derive(Debug, Clone)]
 pub struct Slice {
     /// The first batch's base offset.
@@ -75,6 +92,8 @@ pub struct Slice {
     pub head: Bytes,
     /// The bytes behind `head`.
     pub body: Bytes,
+    /// Whether `body` is all of one large batch and holds memory of the node's until the last slice of it is let go of.
+    pub is_held: bool,
 }
 
 impl Slice {

@@ -93,6 +93,7 @@ mod tests {
             origin: FrontendNo(7),
             head: Bytes::new(),
             body: body.into(),
+            is_held: false,
         };
         let whole = [batch(0, &[b"a", b"b"]), batch(2, &[b"c", b"d"])].concat();
         let damaged = [batch(0, &[b"a", b"b"]), damaged].concat();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::read::{Damages, PageCache};
+use crate::read::{Damages, PageCache, ReadMemoryOf};
 use crate::watch::Watchers;
 
 /// What reads, and readers that wait, keep between them.
@@ -16,4 +16,6 @@ pub(crate) struct ReadPath {
     pub(crate) watchers: Watchers,
     /// Held by the one step of a lookup by time that is under way.
     pub(crate) lookups: Arc<tokio::sync::Mutex<()>>,
+    /// What large batches hold.
+    pub(crate) memory: ReadMemoryOf,
 }

@@ -32,7 +32,7 @@ const LITTLE_LEFT: usize = 4;
 pub struct Output {
     pieces: VecDeque<Piece>,
     len: usize,
-    /// Bytes of all pieces, with what was sent of them.
+    /// Bytes of all pieces that are counted here, with what was sent of them.
     whole: usize,
     /// Pieces at the front that are known to hold no more than their own bytes.
     own: usize,
@@ -45,13 +45,15 @@ pub struct Output {
 struct Piece {
     /// What is left of it.
     bytes: Bytes,
-    /// How many bytes it had.
+    /// How many bytes it had, as far as they are counted here.
     whole: usize,
+    /// Whether the memory that it is a slice of is counted elsewhere for as long as it is kept.
+    held: bool,
 }
 
 impl From<Bytes> for Piece {
     fn from(bytes: Bytes) -> Self {
-        Self { whole: bytes.len(), bytes }
+        Self { whole: bytes.len(), bytes, held: false }
     }
 }
 
@@ -85,18 +87,28 @@ impl Output {
             return Ok(());
         }
         self.little = None;
-        if Grant::hold(&mut self.grant, held, || memory.try_take(held)) { Ok(()) } else { Err(NoMemory) }
+        if Grant::hold(&mut self.grant, held, || memory.try_take(held)) {
+            return Ok(());
+        }
+        // What was granted for an answer is a little less than what that takes with all that is around it.
+        let more = held - self.grant.as_ref().map_or(0, Grant::bytes);
+        let little = more <= UNCOUNTED
+            && Grant::hold(&mut self.little, more, || memory.try_take_little(MemoryPart::All, more));
+        if little { Ok(()) } else { Err(NoMemory) }
     }
 
     /// Lets go of what it holds beside what is to be sent.
     fn let_go(&mut self) {
-        if self.len <= MAX_UNREAD {
+        // What holds memory elsewhere is not to need some here, too: it is copied where that is so little that it is not counted.
+        let held = self.pieces.iter().skip(self.own).position(|piece| piece.held);
+        if self.len <= if held.is_some() { SMALL } else { MAX_UNREAD } {
             self.join();
         } else {
-            let small = |piece: &&mut Piece| piece.whole < SMALL;
+            let small = |piece: &&mut Piece| piece.whole < SMALL && !piece.held;
             self.pieces.iter_mut().skip(self.own).filter(small).for_each(copy_out);
         }
-        self.own = self.pieces.len();
+        let held = self.pieces.iter().skip(self.own).position(|piece| piece.held);
+        self.own = held.map_or(self.pieces.len(), |at| self.own + at);
         if let Some(first) = self.pieces.front_mut()
             && first.whole > SMALL
             && first.bytes.len() <= first.whole / LITTLE_LEFT
@@ -136,6 +148,14 @@ impl Output {
             self.len += piece.len();
             self.whole += piece.len();
             self.pieces.push_back(piece.into());
+        }
+    }
+
+    /// The same with a slice of what holds memory of the node's for as long as any slice of it is kept.
+    pub fn push_held(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.len += piece.len();
+            self.pieces.push_back(Piece { bytes: piece, whole: 0, held: true });
         }
     }
 
@@ -238,6 +258,23 @@ mod tests {
         assert_eq!(memory.granted(), 0);
     }
 
+    #[test]
+    fn what_is_a_little_more_than_what_was_granted_counts_as_little() {
+        let memory = FrameMemory::new(12 * UNCOUNTED);
+        let mut output = Output::default();
+        output.take_grant(memory.try_take(5 * UNCOUNTED).expect("there is room"));
+        let others = memory.try_take_of(MemoryPart::All, 7 * UNCOUNTED).expect("there is room");
+        push(&mut output, b"head", 5 * UNCOUNTED);
+        output.settle(&memory).expect("little is lacking");
+        assert_eq!((memory.granted(), memory.granted_little()), (12 * UNCOUNTED, 4));
+        drop(others);
+        output.settle(&memory).expect("there is room");
+        assert_eq!((memory.granted(), memory.granted_little()), (5 * UNCOUNTED + 4, 0));
+        let _others = memory.try_take_of(MemoryPart::All, 4 * UNCOUNTED);
+        push(&mut output, b"", 2 * UNCOUNTED);
+        assert_eq!(output.settle(&memory), Err(NoMemory));
+    }
+
     /// Memory of which it is known whether it is held.
     fn owned(bytes: usize) -> (Bytes, std::sync::Weak<()>) {
         struct Owner {
@@ -284,6 +321,27 @@ mod tests {
         output.advance(5 * UNCOUNTED);
         output.settle(&memory).expect("there is room");
         assert_eq!((known.strong_count(), memory.granted()), (0, 19 * UNCOUNTED));
+    }
+
+    #[test]
+    fn what_holds_memory_elsewhere_is_not_counted_until_little_of_it_is_left() {
+        let memory = FrameMemory::new(10 * UNCOUNTED);
+        let mut output = Output::default();
+        let (large, known) = owned(100 * UNCOUNTED);
+        push(&mut output, b"head", 2 * UNCOUNTED);
+        (0..100).for_each(|at| output.push_held(large.slice(at * UNCOUNTED..(at + 1) * UNCOUNTED)));
+        drop(large);
+        output.settle(&memory).expect("little is counted");
+        assert_eq!((output.len(), memory.granted()), (4 + 102 * UNCOUNTED, 4 + 2 * UNCOUNTED));
+        output.advance(4 + 97 * UNCOUNTED);
+        output.settle(&memory).expect("nothing is counted");
+        assert_eq!((known.strong_count(), memory.granted()), (1, 0));
+        output.advance(5 * UNCOUNTED - SMALL);
+        output.settle(&memory).expect("little is left");
+        assert_eq!((known.strong_count(), memory.granted(), output.len()), (0, 0, SMALL));
+        output.advance(SMALL);
+        output.settle(&memory).expect("nothing is left");
+        assert_eq!((output.len(), output.whole, memory.granted()), (0, 0, 0));
     }
 
     #[test]

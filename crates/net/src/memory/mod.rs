@@ -1,6 +1,7 @@
-//! The memory that large incomplete and unanswered frames of all connections share.
+//! The memory that large incomplete and unanswered frames of all connections share, and large batches that are read for them.
 
 mod growing;
+mod reads;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -43,6 +44,7 @@ struct Shared {
     granted: AtomicUsize,
     given_back: Notify,
     growing: growing::Frames,
+    reads: reads::Line,
     /// How many wait because there is less left than they ask for.
     lacking: AtomicUsize,
 }
@@ -50,7 +52,8 @@ struct Shared {
 impl Shared {
     fn new(total: usize) -> Arc<Self> {
         let (granted, given_back, lacking) = (AtomicUsize::new(0), Notify::new(), AtomicUsize::new(0));
-        Arc::new(Self { total, granted, given_back, growing: growing::Frames::default(), lacking })
+        let (growing, reads) = (growing::Frames::default(), reads::Line::default());
+        Arc::new(Self { total, granted, given_back, growing, reads, lacking })
     }
 
     fn kept(&self) -> usize {
@@ -161,10 +164,11 @@ impl Shared {
         self.granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn give_back(self: &Arc<Self>, bytes: usize) {
         if bytes > 0 {
             self.granted.fetch_sub(bytes, Ordering::SeqCst);
             self.given_back.notify_waiters();
+            self.admit_readers();
         }
     }
 }

@@ -4,12 +4,13 @@ use sabir_broker::queue::reader::{PackedBatch, Unpack, Unpacking};
 
 use super::{JobCost, JobSize, Workers};
 
-/// What one takes, as most do.
-const COST: JobCost = JobCost { bytes: 128 << 20, size: JobSize::Large };
+/// What one takes at most, as most do.
+const MOST: usize = 128 << 20;
 
 impl Unpack for Workers {
     fn unpack(&self, batch: PackedBatch) -> Unpacking {
         let workers = self.clone();
-        Box::pin(async move { workers.run(COST, move |_| batch.unpack()).await.flatten() })
+        let cost = JobCost { bytes: batch.limit().min(MOST), size: JobSize::Large };
+        Box::pin(async move { workers.run(cost, move |_| batch.unpack()).await.flatten() })
     }
 }

@@ -80,9 +80,9 @@ Memory is bounded by the sum of
 
 - `data.tail_cache`, and half as much again while slow readers hold of it what is no longer cached: from a quarter more on they are given copies,
   which `net.frame_memory` counts, and a quarter of it is left to those who keep up; beside it what is not on the disk yet,
-  and what is read ahead from the disk, a quarter of it or 256 KiB a shard,
+  what is read ahead from the disk, a quarter of it or 256 KiB a shard, and what is being read just then, an eighth of it or 2 MiB a shard,
 - `net.frame_memory`, for requests under way and unread answers; a quarter of it is kept for what arrives from clients that have sent a whole
-  request before,
+  request before; and one batch more (see below),
 - a quarter as much for those of them that are no more than 64 KiB: whoever has little under way is not closed for what others have,
 - for each connection less than 10 KiB, if nothing is under way, 4 KiB for its channels and consumers where it has any (what more of them take
   `net.frame_memory` counts, up to half of it), and 4 KiB each of a request and of unread answers that are not counted,
@@ -104,6 +104,12 @@ directory that holds more partitions than may be made is served all the same, an
 
 A fetch reads for a second at the most, once it has something, and the next one goes on with the partitions that are left. It reads no more at a time
 than a quarter of what is left of the other three quarters of `net.frame_memory`, or 64 KiB, or one batch.
+
+A batch that a fetch has no such memory for, or of more than 64 KiB that is read for a consumer of a queue, holds memory of
+`net.frame_memory` from before it is read until its client has taken it. So does what it becomes where it is unpacked or rebuilt for its
+reader. All readers together have half of that at the most; further ones wait, in the order of asking, and hold none meanwhile: each has its
+turn when a client has taken its own, or `net.write_timeout` is over. One of them is held up by no frames: one batch can always be read,
+though it be larger than what is left.
 ";
 
 /// The reference page, in Markdown.

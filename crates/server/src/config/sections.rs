@@ -356,8 +356,8 @@ pub const NET: &[Setting] = &[
     Setting {
         key: "frame_memory",
         default: "\"auto\"",
-        help: "Memory for requests that have not arrived whole and answers that have not been sent, over all \
-               connections; a quarter as much is beside it for what waits and for frames of no more than 64 KiB. `auto` is an eighth of \
+        help: "Memory for requests that have not arrived whole, answers that have not been sent, and large batches from before they \
+               are read, over all connections; a quarter as much is beside it for what waits and for frames of no more than 64 KiB. `auto` is an eighth of \
                the memory that the machine or the control group has, from `16MiB` to `512MiB`.",
     },
     Setting {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use sabir_base::panics::contain;
 use sabir_broker::push::{AskFailure, Push, PushSeat, Scarcity};
@@ -504,7 +503,10 @@ impl AmqpSession {
         if !self.out.is_empty() {
             let now = self.now();
             self.heartbeat.sent(now);
-            self.out.take().for_each(|piece: Bytes| io.output.push(piece));
+            self.out.take_told().for_each(|(piece, is_held)| match is_held {
+                true => io.output.push_held(piece),
+                false => io.output.push(piece),
+            });
         }
     }
 
@@ -518,6 +520,7 @@ impl AmqpSession {
         self.frames.wait(io)?;
         self.machine.detach();
         self.kept.settle(self.machine.channels());
+        self.deliveries.settle(&io.limits.frame_memory);
         let bytes = self.held_bytes();
         let granted = self.partial.as_ref().map_or(0, Grant::bytes);
         if bytes == 0 {
@@ -529,7 +532,12 @@ impl AmqpSession {
                 self.deliveries.keep_first();
                 memory.try_take(self.held_bytes().next_multiple_of(PART))
             });
-            self.partial = Some(taken.ok_or(DropReason::Memory)?);
+            let taken = taken.or_else(|| {
+                self.deliveries.keep_none();
+                memory.try_take(self.held_bytes().next_multiple_of(PART))
+            });
+            let is_needed = self.held_bytes() > 0;
+            self.partial = if is_needed { Some(taken.ok_or(DropReason::Memory)?) } else { None };
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use sabir_broker::push::PushedMessages;
 use sabir_broker::queue::reader::{Found, MessagesPutOff, QueueReader, UnreadableMessages};
 use sabir_broker::queue::{Credit, QueueTarget};
 use sabir_model::{FrontendNo, ReadError};
-use sabir_net::Io;
+use sabir_net::{FrameMemory, Grant, Io, UNCOUNTED};
 
 use super::arguments::{precondition, queue};
 use super::channel::{Channel, Consumer, RefillOn};
@@ -31,6 +31,8 @@ pub(super) const WINDOW: u32 = 2048;
 pub(super) struct Deliveries {
     waiting: VecDeque<PushedMessages>,
     readers: FxHashMap<QueueTarget, QueueReader>,
+    /// Memory for what was read and is small.
+    granted: Option<Grant>,
     /// What could not be read.
     pub(super) put_off: MessagesPutOff,
 }
@@ -54,6 +56,39 @@ impl Deliveries {
     pub(super) fn keep_first(&mut self) {
         let first = self.waiting.front().map(|messages| messages.target);
         self.readers.retain(|target, _| Some(*target) == first);
+    }
+
+    /// Has none but the first one that waits have memory of the node's, or ask for some: that one waits for it.
+    fn hold_first(&mut self) {
+        let first = self.waiting.front().map(|messages| messages.target);
+        self.readers.retain(|target, reader| Some(*target) == first || !reader.holds_memory());
+    }
+
+    /// Of a queue that was the first one nothing is read next: memory that was held for it is another reader's.
+    fn let_go(&mut self, target: QueueTarget) {
+        let goes_on = self.waiting.front().is_some_and(|next| next.target == target);
+        if !goes_on && self.readers.get(&target).is_some_and(QueueReader::holds_memory) {
+            self.readers.remove(&target);
+        }
+    }
+
+    /// Keeps nothing of what was read: all of it is read again when its turn comes.
+    pub(super) fn keep_none(&mut self) {
+        self.readers.values_mut().for_each(QueueReader::let_go);
+    }
+
+    /// Sees to it that there is memory for what was read and is kept until the client reads on, or keeps none of it.
+    pub(super) fn settle(&mut self, memory: &FrameMemory) {
+        let read: usize = self.readers.values().map(QueueReader::read_bytes).sum();
+        if read <= UNCOUNTED {
+            self.granted = None;
+        } else if self.granted.as_ref().is_none_or(|granted| granted.bytes() < read) {
+            self.granted = None;
+            self.granted = memory.try_take_of_plenty(read);
+            if self.granted.is_none() {
+                self.keep_none();
+            }
+        }
     }
 
     /// Bytes that are held beside what was read.
@@ -126,10 +161,13 @@ impl Sending<'_> {
             routing_key: message.routing_key,
         };
         let (number, body) = (self.channel.id.number, ContentBody::of(message.body));
+        self.out.hold(message.is_held);
         let written = self.out.content(number, &deliver, properties, &body, self.frame_max);
-        written.or_else(|HeaderTooLarge| {
+        let written = written.or_else(|HeaderTooLarge| {
             self.out.content(number, &deliver, &without_added(properties), &body, self.frame_max)
-        })
+        });
+        self.out.hold(false);
+        written
     }
 }
 
@@ -191,7 +229,9 @@ impl AmqpSession {
             consumer.refill(shard, 1, first.consumer, refills);
         }
         if first.offsets.is_empty() {
+            let target = first.target;
             deliveries.waiting.pop_front();
+            deliveries.let_go(target);
         }
         match stop {
             Stop::Unread if sent == 0 => Sent::Unread,
@@ -210,6 +250,7 @@ impl AmqpSession {
     /// What the first one names is for a consumer that has ended. Where its channel has ended as well all of it was given back with that.
     fn give_first_back(&mut self) {
         let Some(messages) = self.deliveries.waiting.pop_front() else { return };
+        self.deliveries.let_go(messages.target);
         if let Some(owner) = self.owner_of(messages.consumer) {
             let fate = Fate::GivenBack { counted: false };
             self.settling.add(messages.target, owner, fate, messages.offsets);
@@ -222,6 +263,7 @@ impl AmqpSession {
         let Some(first) = deliveries.waiting.front() else { return false };
         let Some(reader) = deliveries.readers.get_mut(&first.target) else { return false };
         let Poll::Ready(loaded) = reader.poll_load(&amqp.broker, workers, first.offsets.clone(), cx) else {
+            deliveries.hold_first();
             return false;
         };
         if let Err(error) = loaded {

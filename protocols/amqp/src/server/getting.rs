@@ -34,6 +34,8 @@ pub(super) struct Got {
     pub(super) routing_key: Bytes,
     pub(super) properties: Bytes,
     pub(super) body: Bytes,
+    /// Whether the body holds memory of the node's.
+    pub(super) is_held: bool,
 }
 
 /// How long a message is looked for in partitions, one after the other: what cannot be read takes long in each.
@@ -67,6 +69,7 @@ impl Asker {
             routing_key: Bytes::copy_from_slice(&found.routing_key),
             properties: found.properties.into_owned().into(),
             body: found.body,
+            is_held: found.is_held,
         };
         got.fit(&wanted)?;
         if wanted.settles {

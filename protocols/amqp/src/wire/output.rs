@@ -15,6 +15,9 @@ pub struct FrameBuffer {
     pieces: Vec<Bytes>,
     pub(super) open: BytesMut,
     pieces_len: usize,
+    /// Whether pieces that are sent as they are hold memory of the node's, and the numbers of those that do.
+    holds: bool,
+    held: Vec<usize>,
 }
 
 impl FrameBuffer {
@@ -37,7 +40,22 @@ impl FrameBuffer {
     pub fn take(&mut self) -> impl Iterator<Item = Bytes> {
         self.close();
         self.pieces_len = 0;
+        self.held.clear();
         self.pieces.drain(..)
+    }
+
+    /// Says of the bodies that are written from now on whether their pieces hold memory of the node's.
+    pub fn hold(&mut self, holds: bool) {
+        self.holds = holds;
+    }
+
+    /// Takes what is to be sent, in order, and of each piece whether it holds memory of the node's.
+    pub fn take_told(&mut self) -> impl Iterator<Item = (Bytes, bool)> {
+        self.close();
+        self.pieces_len = 0;
+        let mut held = self.held.drain(..).peekable();
+        let pieces = self.pieces.drain(..).enumerate();
+        pieces.map(move |(at, piece)| (piece, held.next_if_eq(&at).is_some()))
     }
 
     /// Takes what is to be sent where only small frames were written: all of it, in one piece.
@@ -121,6 +139,9 @@ impl FrameBuffer {
         }
         self.close();
         self.pieces_len += to - from;
+        if self.holds {
+            self.held.push(self.pieces.len());
+        }
         self.pieces.push(piece.slice(from..to));
     }
 }

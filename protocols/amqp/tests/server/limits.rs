@@ -336,3 +336,60 @@ fn what_a_client_says_is_heard_while_it_reads_none_of_its_deliveries() {
     }
     assert_eq!(other.declare("large").1, MESSAGES - 1, "what it acknowledged is gone");
 }
+
+#[test]
+fn consumers_of_large_messages_wait_for_memory_and_each_has_all_of_its_own() {
+    const CONSUMERS: u64 = 10;
+    for prefetch in [1, 0] {
+        let data = tempfile::tempdir().unwrap();
+        // Readers have 4 MiB of it together.
+        let node = Node::with(data.path(), &["net.frame_memory=8MiB"]);
+        let mut client = node.open();
+        client.select_confirms();
+        for number in 0..CONSUMERS {
+            let queue = format!("q{number}");
+            client.declare(&queue);
+            client.publish(&queue, &[&"x".repeat(3 << 20), &"y".repeat(3 << 20)]);
+            assert_eq!(client.confirmed_from(2 * number, 2 * number + 2), [0; 0]);
+        }
+        let consume = |number| {
+            let mut client = node.open();
+            client.qos(prefetch);
+            client.consume(&format!("q{number}"), "c", false);
+            client
+        };
+        // None of them reads on until all are there.
+        let clients: Vec<Client> = (0..CONSUMERS).map(consume).collect();
+        std::thread::scope(|scope| {
+            for mut client in clients {
+                scope.spawn(move || {
+                    for first in ["x", "y"] {
+                        let content = client.content();
+                        assert_eq!((content.body.len(), &content.text()[..1]), (3 << 20, first));
+                        client.ack(content.delivered().delivery_tag, false);
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_message_that_is_larger_than_what_readers_have_together_is_got_and_consumed() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::with(data.path(), &["net.frame_memory=8MiB"]);
+    let mut client = node.open();
+    client.select_confirms();
+    client.declare("q");
+    for (number, text) in ["x", "y", "z"].into_iter().enumerate() {
+        client.publish("q", &[&text.repeat(7 << 20)]);
+        assert_eq!(client.confirmed_from(number as u64, number as u64 + 1), [0; 0]);
+    }
+    assert_eq!(client.get("q", true).expect("it is ready").body.len(), 7 << 20);
+    // One of two connections waits for what the other one has.
+    let mut other = node.open();
+    other.qos(1);
+    other.consume("q", "c", false);
+    assert_eq!(client.get_soon("q").expect("it is ready").body.len(), 7 << 20);
+    assert_eq!(other.content().body.len(), 7 << 20);
+}

@@ -49,6 +49,7 @@ impl Rig {
         let (broker, disks) = Disks::open(options, Arc::new(SystemClock)).unwrap();
         let net =
             Net::start(&NetOptions { io_threads: 2, ..NetOptions::default() }, watched(&broker)).unwrap();
+        broker.hold_reads_in(&net.read_memory());
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
         let listen = ListenOptions { section: "amqp", addresses, anonymous: true, max_connections: 100 };
         let listener = Listener::bind(&listen).unwrap();

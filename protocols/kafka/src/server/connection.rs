@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience, Standing};
 use tokio::time::Instant;
 
@@ -118,15 +119,21 @@ impl KafkaSession {
         if let Some(error) = error.filter(|error| *error != ErrorCode::None) {
             self.client.failed(api, error);
         }
+        let mut holds = None;
         match reply? {
-            Reply::Frame { frame, memory, .. } => {
+            Reply::Frame { frame, memory, held, .. } => {
                 self.requests.answer(number, Some(frame));
                 memory.into_iter().for_each(|granted| io.output.take_grant(granted));
+                holds = held;
             }
             Reply::Silence => self.requests.answer(number, None),
         }
+        let is_held = |segment: &Bytes| holds.as_ref().is_some_and(|held| held.as_ptr() == segment.as_ptr());
         while let Some(answer) = self.requests.pop() {
-            answer.into_segments().for_each(|segment| io.output.push(segment));
+            answer.into_segments().for_each(|segment| match is_held(&segment) {
+                true => io.output.push_held(segment),
+                false => io.output.push(segment),
+            });
         }
         Ok(())
     }

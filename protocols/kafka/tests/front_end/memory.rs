@@ -354,3 +354,52 @@ async fn fetches_that_wait_have_memory_or_are_answered_at_once() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+#[tokio::test]
+async fn fetches_of_large_batches_wait_for_memory_and_each_is_answered() {
+    const BATCH: usize = 3 << 20;
+    let rig = with_memory(8 << 20);
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut first = rig.raw().await;
+    first.topic_with("t", 1, &[("max.message.bytes", "4000000")]).await;
+    for text in ["a", "b", "c", "d"] {
+        assert_code(first.produce("t", 0, batch(&[&text.repeat(BATCH)])).await.error_code, ErrorCode::None);
+    }
+    let wanted =
+        |fetch_offset| FetchPartition { fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() };
+    let fetch = |offset| FetchRequest {
+        max_wait_ms: 1000,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: vec![wanted(offset)],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let dropped = rig.dropped("memory");
+    let mut waiting = Vec::new();
+    for at in 0..16 {
+        let mut raw = rig.raw().await;
+        let correlation = raw.send(12, &fetch(at % 4)).await;
+        waiting.push(async move {
+            let answer = raw.receive::<FetchRequest>(12, correlation).await;
+            let records = answer.responses[0].partitions[0].records.as_ref().unwrap().to_bytes();
+            assert!(records.len() > BATCH && records[200] == b"abcd"[at as usize % 4], "{at}");
+        });
+    }
+    // None of them reads until some have what the others wait for.
+    let began = Instant::now();
+    while memory.granted() < BATCH {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut reading: Vec<_> = waiting.into_iter().map(tokio::spawn).collect();
+    while let Some(one) = reading.pop() {
+        one.await.unwrap();
+    }
+    assert_eq!(rig.dropped("memory"), dropped);
+    drop(taken(&memory, memory.total() / 2).await);
+}

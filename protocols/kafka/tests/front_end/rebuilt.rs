@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_broker::queue::QueueTarget;
-use sabir_broker::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, NewTopic, Topic};
+use sabir_broker::{
+    AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, NewTopic, ReadHold, ReadMemory, Topic,
+};
 use sabir_frontend::Protocol;
 use sabir_kafka::Kafka;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
@@ -141,7 +143,7 @@ async fn no_more_is_given_than_asked_for_however_little_it_takes_stored() {
 }
 
 #[tokio::test]
-async fn what_is_given_has_memory_or_is_not_given_yet() {
+async fn what_is_given_has_memory_and_waits_for_what_other_readers_have() {
     let rig = with_memory(8 * MIB);
     let topic = made(&rig.broker, 1, TopicConfig::default()).await;
     for _ in 0..2 {
@@ -149,14 +151,16 @@ async fn what_is_given_has_memory_or_is_not_given_yet() {
     }
     let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
     let mut raw = rig.raw().await;
-    let all = taken(&memory, memory.total()).await;
-    assert_eq!(sizes(&mut raw, 1, 0, 50 << 20, 50 << 20).await, [(0, 0)]);
-    drop(all);
-    let (bytes, batches) = sizes(&mut raw, 1, 0, 50 << 20, 50 << 20).await[0];
+    let all = taken(&memory, 6 * MIB).await;
+    let ReadHold::Now(other) = memory.hold(2 * MIB) else { panic!("there is room") };
+    let mut waiting = Box::pin(sizes(&mut raw, 1, 0, 50 << 20, 50 << 20));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err());
+    // Where no other reader has any it is given, whatever frames have.
+    drop(other);
+    let (bytes, batches) = waiting.await[0];
     assert!(batches == 1 && bytes > 3 * MIB, "{batches} of {bytes} bytes");
-    let some = taken(&memory, 3 * MIB).await;
-    assert_eq!(sizes(&mut raw, 1, 1, 50 << 20, 50 << 20).await, [(0, 0)]);
-    drop(some);
+    drop(all);
+    let _some = taken(&memory, 3 * MIB).await;
     assert_eq!(sizes(&mut raw, 1, 1, 50 << 20, 50 << 20).await[0].1, 1);
 }
 

@@ -111,6 +111,7 @@ impl Rig {
             Broker::open(options, Arc::new(SystemClock)).unwrap()
         };
         let net = Net::start(&setup.net, watched(&broker)).unwrap();
+        broker.hold_reads_in(&net.read_memory());
         let listener = Listener::bind(&ListenOptions {
             section: "kafka",
             addresses: setup.listen.iter().map(|address| address.parse().unwrap()).collect(),

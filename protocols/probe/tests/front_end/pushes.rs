@@ -45,6 +45,7 @@ impl Parts {
         let broker = Broker::open(options, Arc::new(SystemClock)).unwrap();
         let net =
             Net::start(&NetOptions { io_threads: 2, ..NetOptions::default() }, watched(&broker)).unwrap();
+        broker.hold_reads_in(&net.read_memory());
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
         let listen = ListenOptions { section: "probe", addresses, anonymous: false, max_connections: 100 };
         let listener = Listener::bind(&listen).unwrap();

@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
-use sabir_model::batch::{BatchError, BatchHeader, RecordView, RecordsPlace, records, uncompressed_records};
+use sabir_model::batch::{
+    BatchError, BatchHeader, Compression, RecordView, RecordsPlace, records, uncompressed_records,
+};
 use sabir_model::{FrontendNo, Message, ReadError};
 
 use super::at;
 use super::missing::Missing;
 use crate::broker::Broker;
-use crate::read::{Fetched, Slice};
+use crate::read::{Fetched, ReadGrant, Slice, held};
 use crate::relay::RECORDS_MAX;
 
 /// Bytes that a batch may take that is unpacked where a message of it is looked for; larger ones are [`PackedBatch`]es.
@@ -18,18 +20,71 @@ const AT_ONCE: usize = 1 << 20;
 /// Records whose places are known at a time.
 const WINDOW: usize = 1024;
 
+/// It is unpacked within these limits, one after the other: what it takes is not known before.
+pub(super) const LIMITS: [usize; 3] = [8 << 20, 64 << 20, RECORDS_MAX];
+
 /// A batch whose unpacking may take long: it is work for a thread that may be kept so long.
 #[derive(Debug, Clone)]
-pub struct PackedBatch(Bytes);
+pub struct PackedBatch {
+    batch: Bytes,
+    /// Bytes that it may take unpacked.
+    limit: usize,
+}
 
 /// What became of it.
 #[derive(Debug, Clone)]
-pub struct UnpackedBatch(Bytes);
+pub struct UnpackedBatch(Unpacked);
+
+#[derive(Debug, Clone)]
+enum Unpacked {
+    /// The batch, and whether it holds memory of the node's.
+    Whole(Bytes, bool),
+    /// It takes more than it may.
+    TooLarge,
+}
 
 impl PackedBatch {
     /// Unpacks it, to 512 MiB at the most; none if it is damaged. It takes up to a second or so.
     pub fn unpack(&self) -> Option<UnpackedBatch> {
-        unpack_within(&self.0, RECORDS_MAX).ok().map(UnpackedBatch)
+        match unpack_within(&self.batch, self.limit) {
+            Ok(unpacked) => Some(UnpackedBatch(Unpacked::Whole(unpacked, false))),
+            Err(BatchError::TooLarge { .. }) if self.limit < RECORDS_MAX => {
+                Some(UnpackedBatch(Unpacked::TooLarge))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Bytes that it may take unpacked.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes that it has packed.
+    pub(super) fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    pub(super) fn within(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+}
+
+impl UnpackedBatch {
+    /// Whether it takes more than it may.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self.0, Unpacked::TooLarge)
+    }
+
+    /// The same, holding as much of the memory as it takes.
+    pub(super) fn held(self, mut grant: Box<dyn ReadGrant>) -> Self {
+        match self.0 {
+            Unpacked::Whole(batch, _) => {
+                let grant = grant.split_off(batch.len());
+                Self(Unpacked::Whole(held(batch, grant), true))
+            }
+            Unpacked::TooLarge => self,
+        }
     }
 }
 
@@ -44,6 +99,8 @@ pub struct StoredMessage<'a> {
     pub origin: FrontendNo,
     /// Its record.
     pub record: RecordView<'a>,
+    /// Whether the memory of its value is held.
+    pub is_held: bool,
     /// The batch that the record is borrowed from.
     batch: &'a Bytes,
 }
@@ -56,11 +113,17 @@ impl StoredMessage<'_> {
 
     /// The message that the record holds, whichever front end wrote it. Of a front end that this server does not know it is the value.
     pub fn to_message(&self, broker: &Broker) -> Message {
-        broker.to_message(self.origin, &self.record).unwrap_or_else(|| Message {
+        let message = broker.to_message(self.origin, &self.record);
+        let mut message = message.unwrap_or_else(|| Message {
             body: self.value(),
             timestamp_ms: self.record.timestamp,
             ..Message::default()
-        })
+        });
+        // A large body is kept where it was read, and not a second time.
+        if self.is_held && message.body.as_deref() == self.record.value {
+            message.body = self.value();
+        }
+        message
     }
 }
 
@@ -91,19 +154,23 @@ pub(super) struct Batches {
     /// Where the read began that found them, until it is known to have found nothing there.
     read_from: Option<u64>,
     slices: VecDeque<Slice>,
-    /// Batches of the slice in hand that were not looked at, the front end that wrote them, and the offset behind them.
+    /// Bytes that were read and hold no memory of the node's.
+    read: usize,
+    /// Batches of the slice in hand that were not looked at, whether they hold memory, the front end that wrote them, and the offset behind them.
     rest: Bytes,
+    is_rest_held: bool,
     origin: FrontendNo,
     end: u64,
-    /// The batch in hand, unpacked, and its offsets.
+    /// The batch in hand, unpacked, whether it holds memory, and its offsets.
     batch: Bytes,
+    is_held: bool,
     batch_start: u64,
     batch_end: u64,
     /// Where its records stand that were not looked at.
     place: RecordsPlace,
     /// The batch in hand as it is, if it is to be unpacked.
     packed: Option<PackedBatch>,
-    /// Bytes that were unpacked.
+    /// Bytes that were unpacked and hold no memory.
     unpacked: usize,
     /// The offsets of which it is known what there is: these records, and nothing else that can be read.
     known: Range<u64>,
@@ -117,8 +184,10 @@ pub(super) struct Batches {
 impl Batches {
     /// Takes what was read from an offset on.
     pub(super) fn take(&mut self, from: u64, fetched: Fetched) {
+        let unheld = fetched.slices.iter().filter(|slice| !slice.is_held);
         *self = Self {
             read_from: Some(from),
+            read: unheld.map(Slice::len).sum(),
             slices: fetched.slices.into(),
             known: from..from,
             ..Self::default()
@@ -140,9 +209,19 @@ impl Batches {
         Ok(())
     }
 
-    /// Bytes that were unpacked and are held.
+    /// Bytes that were unpacked and hold no memory.
     pub(super) fn unpacked(&self) -> usize {
         self.unpacked
+    }
+
+    /// Bytes that were read and hold no memory.
+    pub(super) fn read(&self) -> usize {
+        self.read
+    }
+
+    /// Whether anything of it holds memory.
+    pub(super) fn holds_memory(&self) -> bool {
+        self.is_held || self.is_rest_held || self.slices.iter().any(|slice| slice.is_held)
     }
 
     /// Where the batch begins that is to be unpacked.
@@ -161,11 +240,11 @@ impl Batches {
             return;
         }
         match unpacked {
-            Some(UnpackedBatch(batch)) => {
-                self.unpacked = batch.len();
-                (self.batch, self.place) = (batch, RecordsPlace::default());
+            Some(UnpackedBatch(Unpacked::Whole(batch, is_held))) => {
+                self.unpacked = if is_held { 0 } else { batch.len() };
+                (self.batch, self.is_held, self.place) = (batch, is_held, RecordsPlace::default());
             }
-            None => self.know_damaged(self.batch_end),
+            Some(UnpackedBatch(Unpacked::TooLarge)) | None => self.know_damaged(self.batch_end),
         }
     }
 
@@ -210,6 +289,7 @@ impl Batches {
         let record =
             uncompressed_records(&self.batch, place).ok().and_then(|mut records| records.next()?.ok());
         StoredMessage {
+            is_held: self.is_held,
             origin: self.origin,
             record: record.expect("it was walked before"),
             batch: &self.batch,
@@ -230,7 +310,8 @@ impl Batches {
         } else if !self.rest.is_empty() {
             self.look_at_batch(offset);
         } else if let Some(slice) = self.slices.pop_front() {
-            (self.rest, self.origin, self.end) = (slice.joined(), slice.origin, at(slice.next_offset));
+            (self.rest, self.is_rest_held) = (slice.joined(), slice.is_held);
+            (self.origin, self.end) = (slice.origin, at(slice.next_offset));
             let from = self.known.end.min(at(slice.base_offset));
             self.know(from..from);
         } else {
@@ -246,7 +327,8 @@ impl Batches {
             self.rest = Bytes::new();
             return self.know_damaged(self.end);
         };
-        let batch = self.rest.split_to(header.total_len());
+        let (batch, is_held) = (self.rest.split_to(header.total_len()), self.is_rest_held);
+        self.is_rest_held &= !self.rest.is_empty();
         let start = at(header.base_offset);
         let end = start + u64::try_from(header.last_offset_delta).unwrap_or(0) + 1;
         if end <= offset {
@@ -259,12 +341,18 @@ impl Batches {
         self.know(from..from);
         (self.batch_start, self.batch_end, self.place, self.unpacked) =
             (start, end, RecordsPlace::default(), 0);
-        match unpack_within(&batch, AT_ONCE) {
+        // What is not compressed is looked at where it is.
+        let most = if header.compression() == Ok(Compression::None) { usize::MAX } else { AT_ONCE };
+        match unpack_within(&batch, most) {
             Ok(unpacked) => {
-                self.unpacked = if unpacked.len() == batch.len() { 0 } else { unpacked.len() };
-                self.batch = unpacked;
+                let is_same = unpacked.as_ptr() == batch.as_ptr();
+                self.unpacked = if is_same { 0 } else { unpacked.len() };
+                (self.batch, self.is_held) = (unpacked, is_same && is_held);
             }
-            Err(BatchError::TooLarge { .. }) => self.packed = Some(PackedBatch(batch)),
+            Err(BatchError::TooLarge { .. }) => {
+                (self.batch, self.is_held) = (Bytes::new(), is_held);
+                self.packed = Some(PackedBatch { batch, limit: RECORDS_MAX });
+            }
             Err(_) => self.know_damaged(end),
         }
     }

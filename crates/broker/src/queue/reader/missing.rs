@@ -6,7 +6,7 @@ use sabir_model::{Offset, ReadError};
 
 use super::{at, offset_of};
 use crate::broker::Broker;
-use crate::read::{Fetched, READ_FOR, ReadSpec, ReadTarget};
+use crate::read::{Fetched, READ_FOR, ReadGrant, ReadSpec, ReadTarget, UNHELD};
 use crate::shard::Shard;
 
 /// Why messages were not read, and the offset behind those that this holds for.
@@ -20,15 +20,16 @@ pub(super) enum Missing {
     Failed(ReadError),
 }
 
-/// Reads whole batches from the one with an offset on, at least that one.
+/// Reads whole batches from the one with an offset on, at least that one. It has `grant`, or else memory of the node's if it is large.
 pub(super) async fn read(
     broker: &Broker,
     target: ReadTarget,
     from: u64,
     bytes: usize,
+    grant: Option<Box<dyn ReadGrant>>,
 ) -> Result<Fetched, Missing> {
     let first = offset_of(from);
-    let read = broker.read(target, first, bytes, true).await;
+    let read = broker.read_own(target, spec(target, from, bytes), grant).await;
     match judge(read.map_err(|about| about.error), first) {
         Ok(fetched) => Ok(fetched),
         Err(Cause::Known(missing)) => Err(missing),
@@ -47,9 +48,7 @@ pub(super) fn read_blocking(
     bytes: usize,
 ) -> Result<Result<Fetched, Missing>, ReadError> {
     let (partition, first) = (target.partition, offset_of(from));
-    let until = Instant::now() + READ_FOR;
-    let read =
-        shard.read_blocking(&ReadSpec { partition, from: first, max_bytes: bytes, min_one: true, until });
+    let read = shard.read_blocking(&spec(target, from, bytes));
     match read {
         Err(error) if shard.is_stopped() || error == ReadError::UnknownPartition => return Err(error),
         _ => {}
@@ -60,6 +59,11 @@ pub(super) fn read_blocking(
         Err(Cause::Known(missing)) => Err(missing),
         Err(Cause::Together(error)) => Err(together(error, shard.unreadable_end(partition, first))),
     })
+}
+
+fn spec(target: ReadTarget, from: u64, max_bytes: usize) -> ReadSpec {
+    let (partition, from, until) = (target.partition, offset_of(from), Instant::now() + READ_FOR);
+    ReadSpec { partition, from, max_bytes, min_one: true, until, unheld: UNHELD, owns: true }
 }
 
 /// What is known of messages that were not read.

@@ -18,11 +18,11 @@ use std::task::{Context, Poll, ready};
 
 use sabir_model::{Offset, ReadError};
 
-use self::batches::{Batches, Look, Lost};
+use self::batches::{Batches, LIMITS, Look, Lost};
 use self::missing::{Missing, read, read_blocking};
 use super::QueueTarget;
 use crate::broker::Broker;
-use crate::read::{Fetched, ReadTarget};
+use crate::read::{Fetched, ReadGrant, ReadTarget};
 use crate::shard::Shard;
 
 pub use self::batches::{PackedBatch, StoredMessage, UnpackedBatch};
@@ -64,14 +64,24 @@ pub trait Unpack {
 /// What is loaded.
 enum Loaded {
     Read(Result<Fetched, Missing>),
-    Unpacked(Option<UnpackedBatch>),
+    /// A batch that is to be unpacked, read anew.
+    Packed(Result<Packed, Missing>),
+    Unpacked(Packed, Option<UnpackedBatch>),
 }
+
+/// A batch that is to be unpacked, as it was read, and memory for what becomes of it.
+struct Packed {
+    batches: Box<Batches>,
+    limit: usize,
+    grant: Option<Box<dyn ReadGrant>>,
+}
+
+type Load = Pin<Box<dyn Future<Output = Loaded> + Send>>;
 
 /// What is being loaded, from where on.
 struct Loading {
     from: u64,
-    is_read: bool,
-    work: Pin<Box<dyn Future<Output = Loaded> + Send>>,
+    work: Load,
 }
 
 /// Messages of a queue as they are read: a batch at a time is unpacked.
@@ -99,9 +109,24 @@ impl QueueReader {
         Self { target, batches: Batches::default(), loading: None, found: 0 }
     }
 
-    /// Bytes that it holds beside those that were read.
+    /// Bytes that it has unpacked and that hold no memory of the node's.
     pub fn held_bytes(&self) -> usize {
         self.batches.unpacked()
+    }
+
+    /// Bytes that it has read and that hold no memory of the node's.
+    pub fn read_bytes(&self) -> usize {
+        self.batches.read()
+    }
+
+    /// Lets go of what it has: it is read again when it is wanted. What is being loaded is.
+    pub fn let_go(&mut self) {
+        self.batches = Batches::default();
+    }
+
+    /// Whether it has memory of the node's, or asks for some.
+    pub fn holds_memory(&self) -> bool {
+        self.loading.is_some() || self.batches.holds_memory()
     }
 
     /// What there is at an offset. That a message cannot be read is said once: then it is read anew. Damage is counted and logged.
@@ -131,7 +156,8 @@ impl QueueReader {
         self.batches.record(self.found)
     }
 
-    /// Loads what is wanted next, from the first of these offsets on, which was [`Found::Unread`]. What is loaded meanwhile of others is dropped.
+    /// Loads what is wanted next, from the first of these offsets on, which was [`Found::Unread`]. What is loaded meanwhile of others is dropped. Where it is
+    /// large it waits for memory of the node's, and is to be the only one of its caller's readers that [has some](Self::holds_memory).
     ///
     /// # Errors
     /// No message of the queue can be read.
@@ -154,30 +180,90 @@ impl QueueReader {
         bytes: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ReadError>> {
-        let packed = self.batches.packed().filter(|_| self.batches.packed_from() <= offsets.start);
-        let (from, is_read) = (offsets.start, packed.is_none());
-        let is_under_way = |loading: &Loading| (loading.from, loading.is_read) == (from, is_read);
-        if !self.loading.as_ref().is_some_and(is_under_way) {
-            let (broker, target) = (broker.clone(), self.target);
-            let work: Pin<Box<dyn Future<Output = Loaded> + Send>> = match packed {
-                None => Box::pin(async move { Loaded::Read(read(&broker, target, from, bytes).await) }),
-                Some(batch) => {
-                    let unpacking = unpack.unpack(batch);
-                    Box::pin(async move { Loaded::Unpacked(unpacking.await) })
-                }
+        let from = offsets.start;
+        if self.loading.as_ref().is_none_or(|loading| loading.from != from) {
+            let packed = self.batches.packed().filter(|_| self.batches.packed_from() <= from);
+            let work = match packed {
+                None => self.load(broker, from, bytes),
+                Some(packed) => self.load_packed(broker, from, packed.len(), LIMITS[0]),
             };
-            self.loading = Some(Loading { from, is_read, work });
-        }
-        let Some(loading) = &mut self.loading else { return Poll::Ready(Ok(())) };
-        let loaded = ready!(loading.work.as_mut().poll(cx));
-        self.loading = None;
-        Poll::Ready(match loaded {
-            Loaded::Read(read) => self.put_read(offsets, read),
-            Loaded::Unpacked(unpacked) => {
-                self.batches.put_unpacked(unpacked);
-                Ok(())
+            self.loading = Some(Loading { from, work });
+            // It may wait for memory, and others for what it has.
+            if self.batches.holds_memory() {
+                self.batches = Batches::default();
             }
+        }
+        loop {
+            let Some(loading) = &mut self.loading else { return Poll::Ready(Ok(())) };
+            let loaded = ready!(loading.work.as_mut().poll(cx));
+            self.loading = None;
+            let work = match self.loaded(broker, unpack, offsets.clone(), loaded) {
+                Ok(None) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(Some(work)) => work,
+            };
+            self.loading = Some(Loading { from, work });
+        }
+    }
+
+    fn load(&self, broker: &Broker, from: u64, bytes: usize) -> Load {
+        let (broker, target) = (broker.clone(), self.target);
+        Box::pin(async move { Loaded::Read(read(&broker, target, from, bytes, None).await) })
+    }
+
+    /// Reads a batch of so many bytes, with memory for what it is unpacked to within a limit: it has none of either while it waits for that.
+    fn load_packed(&self, broker: &Broker, from: u64, packed: usize, limit: usize) -> Load {
+        let (broker, target) = (broker.clone(), self.target);
+        Box::pin(async move {
+            let mut grant = broker.hold_memory(packed.saturating_add(limit)).await;
+            let own = grant.as_mut().map(|grant| grant.split_off(packed));
+            let read = read(&broker, target, from, 1, own).await;
+            Loaded::Packed(read.map(|fetched| {
+                let mut batches = Box::<Batches>::default();
+                batches.take(from, fetched);
+                Packed { batches, limit, grant }
+            }))
         })
+    }
+
+    /// Takes what was loaded, or gives what is to be done with it.
+    fn loaded(
+        &mut self,
+        broker: &Broker,
+        unpack: &dyn Unpack,
+        offsets: Range<u64>,
+        loaded: Loaded,
+    ) -> Result<Option<Load>, ReadError> {
+        let from = offsets.start;
+        match loaded {
+            Loaded::Read(read) => self.put_read(offsets, read)?,
+            Loaded::Packed(Err(missing)) => self.batches.miss(offsets, missing)?,
+            Loaded::Packed(Ok(mut packed)) => {
+                let batch = match packed.batches.look(from) {
+                    Look::Packed => packed.batches.packed(),
+                    _ => None,
+                };
+                if let Some(batch) = batch {
+                    let unpacking = unpack.unpack(batch.within(packed.limit));
+                    return Ok(Some(Box::pin(async move { Loaded::Unpacked(packed, unpacking.await) })));
+                }
+                self.batches = *packed.batches;
+            }
+            Loaded::Unpacked(packed, Some(unpacked)) if unpacked.is_too_large() => {
+                let len = packed.batches.packed().map_or(0, |batch| batch.len());
+                let next = LIMITS.into_iter().find(|limit| *limit > packed.limit);
+                return Ok(Some(self.load_packed(broker, from, len, next.unwrap_or(packed.limit))));
+            }
+            Loaded::Unpacked(Packed { mut batches, grant, .. }, unpacked) => {
+                let held = |unpacked: UnpackedBatch| match grant {
+                    Some(grant) => unpacked.held(grant),
+                    None => unpacked,
+                };
+                batches.put_unpacked(unpacked.map(held));
+                self.batches = *batches;
+            }
+        }
+        Ok(None)
     }
 
     fn put_read(&mut self, offsets: Range<u64>, read: Result<Fetched, Missing>) -> Result<(), ReadError> {

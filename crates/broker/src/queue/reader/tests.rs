@@ -37,6 +37,7 @@ fn fetched(first: i64, next: i64, batches: &[Bytes]) -> Fetched {
         origin: FrontendNo(3),
         head: Bytes::new(),
         body: batches.concat().into(),
+        is_held: false,
     };
     Fetched { slices: vec![slice], ..Fetched::default() }
 }

@@ -358,7 +358,7 @@ impl AmqpSession {
 
     pub(super) fn got(&mut self, number: u16, got: Option<Box<Got>>) {
         let Some(got) = got else { return self.say(number, &BasicGetEmpty::default()) };
-        let Got { message, target, settles, exchange, routing_key, properties, body } = *got;
+        let Got { message, target, settles, exchange, routing_key, properties, body, is_held } = *got;
         let delivery_tag = self.channel(number).next_tag();
         if !settles {
             let tags = delivery_tag..delivery_tag + 1;
@@ -372,7 +372,9 @@ impl AmqpSession {
             routing_key: ShortBytes::new(&routing_key).unwrap_or_default(),
             message_count: counted(message.left),
         };
+        self.out.hold(is_held);
         let written = self.out.content(number, &get_ok, &properties, &body.into(), self.machine.frame_max());
+        self.out.hold(false);
         debug_assert!(written.is_ok(), "it was looked whether they fit");
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use sabir_broker::{Fetched, Partition, READ_FOR, ReadTarget, Topic};
+use bytes::Bytes;
+use sabir_broker::{
+    Fetched, Partition, READ_FOR, ReadGrant, ReadRoom, ReadTarget, Slice, Topic, held as holding,
+};
 use sabir_model::{LeaderEpoch, Offset, TopicId};
 use sabir_net::{FrameMemory, Grant, MemoryPart, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
@@ -61,10 +64,10 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
         largest: client.memory.total().saturating_sub(needed.max(UNCOUNTED)).min(MOST_RECORDS),
     };
     drop(body);
-    let held = hold_all(&client.memory, held, needed, bounds.until).await?;
-    let gathered = wait(&client, &plan, &bounds, held.is_some()).await;
+    let kept = hold_all(&client.memory, held, needed, bounds.until).await?;
+    let gathered = wait(&client, &plan, &bounds, kept.is_some()).await;
     client.fetch_first.store(next_first(&plan, first, &gathered), Relaxed);
-    let Gathered { mut answers, memory, given, .. } = gathered;
+    let Gathered { mut answers, memory, held, given, .. } = gathered;
     if plan.session_id() == NO_SESSION {
         // In the order in which they were asked for.
         answers.rotate_right(first);
@@ -72,7 +75,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     client.kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
     given.iter().for_each(|(topic, bytes)| topic.traffic.send(*bytes));
-    Ok(call.reply(&respond(&plan, answers), error).within(memory))
+    Ok(call.reply(&respond(&plan, answers), error).within(memory, held))
 }
 
 /// Where the next fetch without a session begins. Where time did not last, those that were left out come first, and so it goes on until a
@@ -200,6 +203,8 @@ struct Gathered {
     max_bytes: usize,
     /// What was granted for it, where it is much.
     memory: Option<Grant>,
+    /// A large first batch that holds memory of its own.
+    held: Option<Bytes>,
     /// Whether a partition has something to say that does not wait.
     urgent: bool,
     /// Partitions that are not there.
@@ -247,11 +252,11 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
     let most = most(&plan.wanted, bounds.max_bytes);
     let memory = memory.share(most, UNCOUNTED);
     let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
-    let max_bytes = if granted < most { granted } else { bounds.max_bytes };
+    let mut max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
-    let (urgent, absent, given, is_late, is_full) = Default::default();
+    let (held, urgent, absent, given, is_late, is_full) = Default::default();
     let mut gathered =
-        Gathered { answers, bytes: 0, max_bytes, memory, urgent, absent, given, is_late, is_full };
+        Gathered { answers, bytes: 0, max_bytes, memory, held, urgent, absent, given, is_late, is_full };
     let (mut topics, mut began) = (Lookup::new(client), Instant::now());
     let until = began.into_std() + READ_FOR;
     // What is given, and what there was no room for.
@@ -275,10 +280,17 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
                 // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
                 // less could never go on.
                 let memory = (gathered.bytes == 0).then_some(&mut gathered.memory);
-                let mut room = Room { max, first: memory, largest: bounds.largest, until, is_used: false };
+                let largest = bounds.largest;
+                let mut room =
+                    Room { max, first: memory, largest, until, is_used: false, large: None, held: None };
                 let answer = read(client, topic, target, wanted, &mut room, bounds.committed_only).await;
                 // One whose next batch does not fit has had all that it may have, or each might be decompressed for nothing.
                 lost = if room.is_used { max } else { 0 };
+                gathered.held = gathered.held.or(room.held);
+                if gathered.memory.is_none() {
+                    // It was given back while others had what a large batch is to have.
+                    max_bytes = max_bytes.min(UNCOUNTED);
+                }
                 answer
             }
             Ok((_, Ok(Found::Diverged(end)))) => {
@@ -302,7 +314,8 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
     let granted = gathered.memory.as_ref().map_or(granted, Grant::bytes);
-    let used = gathered.bytes.min(granted);
+    let held = gathered.held.as_ref().map_or(0, Bytes::len);
+    let used = gathered.bytes.saturating_sub(held).min(granted);
     gathered.memory = gathered.memory.filter(|_| used > UNCOUNTED);
     if let Some(grant) = &mut gathered.memory {
         grant.resize(used);
@@ -428,6 +441,10 @@ struct Room<'a> {
     until: std::time::Instant,
     /// Whether there was more than it had room for, once that was rebuilt.
     is_used: bool,
+    /// Bytes that a first batch may have which is rebuilt, and memory of the node's for them.
+    large: Option<(usize, Box<dyn ReadGrant>)>,
+    /// The first batch, if it is large and holds memory of the node's.
+    held: Option<Bytes>,
 }
 
 impl Room<'_> {
@@ -446,8 +463,11 @@ impl Room<'_> {
         if bytes >= self.largest {
             return Growth::TooLarge;
         }
-        let Some(grant) = self.first.as_deref_mut() else { return Growth::NoMemory };
         let wanted = bytes.saturating_mul(2).min(self.largest);
+        if let Some((large, _)) = &self.large {
+            return if bytes < *large { Growth::To(*large) } else { Growth::NoMemory(wanted) };
+        }
+        let Some(grant) = self.first.as_deref_mut() else { return Growth::NoMemory(wanted) };
         let is_granted = match grant {
             Some(grant) if grant.bytes() >= wanted => true,
             Some(grant) => grant.resize(wanted),
@@ -456,7 +476,25 @@ impl Room<'_> {
                 none.is_some()
             }
         };
-        if is_granted { Growth::To(wanted) } else { Growth::NoMemory }
+        if is_granted { Growth::To(wanted) } else { Growth::NoMemory(wanted) }
+    }
+
+    /// A batch that was rebuilt, holding the memory that there is for the first one.
+    fn keep(&mut self, batch: Bytes) -> Bytes {
+        let Some((_, mut grant)) = self.large.take() else { return batch };
+        let grant = grant.split_off(batch.len());
+        let batch = holding(batch, grant);
+        self.held = Some(batch.clone());
+        batch
+    }
+
+    /// Gives back what it has for the first batch: a reader that waits has nothing.
+    fn give_back(&mut self) {
+        self.large = None;
+        if let Some(first) = self.first.as_deref_mut() {
+            *first = None;
+        }
+        self.max = self.max.min(UNCOUNTED);
     }
 }
 
@@ -464,8 +502,8 @@ impl Room<'_> {
 enum Growth {
     /// It may have so many bytes.
     To(usize),
-    /// Others have the memory for now.
-    NoMemory,
+    /// Others have the memory for now that so many bytes take.
+    NoMemory(usize),
     /// No memory would do.
     TooLarge,
 }
@@ -478,12 +516,40 @@ async fn read(
     room: &mut Room<'_>,
     committed_only: bool,
 ) -> Result<PartitionData, ErrorCode> {
-    let from = Offset(wanted.fetch_offset);
-    let read = client.kafka.broker.read_until(target, from, room.max, room.first.is_some(), room.until).await;
-    let fetched = read.map_err(read_error_code)?;
-    let (high_watermark, last_stable, log_start) =
-        (fetched.high_watermark, fetched.last_stable, fetched.log_start);
-    let records = records(client, topic, target, fetched, room, committed_only).await;
+    let (from, broker) = (Offset(wanted.fetch_offset), &client.kafka.broker);
+    let mut grant = None;
+    let (records, high_watermark, last_stable, log_start) = loop {
+        let (max_bytes, min_one, until) = (room.max, room.first.is_some(), room.until);
+        let (mut has_waited, mut first) = (false, room.first.as_deref_mut());
+        let mut waits = || {
+            has_waited = true;
+            if let Some(first) = first.as_deref_mut() {
+                *first = None;
+            }
+        };
+        let read = ReadRoom { max_bytes, min_one, until, grant: grant.take(), waits: &mut waits };
+        let fetched = broker.read_until(target, from, read).await.map_err(read_error_code)?;
+        if has_waited {
+            room.give_back();
+        }
+        let (high_watermark, last_stable, log_start) =
+            (fetched.high_watermark, fetched.last_stable, fetched.log_start);
+        let stored = fetched.slices.first().map_or(0, Slice::len);
+        let mut records = records(client, topic, target, fetched, room, committed_only).await;
+        if let Err(Unfit::NoMemory(bytes)) = records {
+            // What it needs it waits for with nothing in hand, and reads the batch once more.
+            room.give_back();
+            // Nearly all take about as much as they are stored in.
+            let bytes = bytes.max(stored.saturating_add(stored / 8)).min(room.largest);
+            if let Some(mut held) = broker.hold_memory(stored.saturating_add(bytes)).await {
+                grant = Some(held.split_off(stored));
+                room.large = Some((bytes, held));
+                continue;
+            }
+            records = Ok(RecordData::new());
+        }
+        break (records, high_watermark, last_stable, log_start);
+    };
     Ok(PartitionData {
         partition_index: wanted.partition,
         high_watermark: high_watermark.0,
@@ -500,6 +566,8 @@ async fn read(
 enum Unfit {
     /// No memory would do for it.
     TooLarge(Offset),
+    /// Others have the memory for now that it takes rebuilt: so many bytes, or more.
+    NoMemory(usize),
     /// Rebuilding it has panicked, which is logged.
     Failed,
 }
@@ -550,6 +618,9 @@ async fn records(
         } else if records.is_empty() && slice.len() > room.max.max(room.largest) {
             return Err(Unfit::TooLarge(slice.base_offset));
         } else if records.is_empty() || records.len() + slice.len() <= room.max {
+            if slice.is_held {
+                room.held = Some(slice.body.clone());
+            }
             [slice.head, slice.body]
                 .into_iter()
                 .filter(|piece| !piece.is_empty())
@@ -584,12 +655,12 @@ async fn rebuild(
         match batches.next(most).await {
             Ok(None) => return Ok(true),
             Ok(Some(batch)) => {
-                records.push(batch);
+                records.push(room.keep(batch));
                 most = room.left(records.len());
             }
             Err(NotGiven::NoRoom) if room.takes_any(records.len()) => match room.grow(memory, most) {
                 Growth::To(more) => most = more,
-                Growth::NoMemory => return Ok(false),
+                Growth::NoMemory(bytes) => return Err(Unfit::NoMemory(bytes)),
                 Growth::TooLarge => return Err(Unfit::TooLarge(batches.offset().unwrap_or_default())),
             },
             // It is the first of the next fetch.

@@ -28,6 +28,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use sabir_base::throttle::LogThrottle;
 use sabir_broker::{Caller, Groups, ReadTarget, SessionId, Topic};
@@ -189,8 +190,8 @@ impl Client {
 /// What a request is answered with.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// A response, the first error in it, and the memory that was granted for it, if it was.
-    Frame { frame: Encoded, error: ErrorCode, memory: Option<Grant> },
+    /// A response, the first error in it, and the memory that was granted for it, if it was; a piece of it that holds memory of its own.
+    Frame { frame: Encoded, error: ErrorCode, memory: Option<Grant>, held: Option<Bytes> },
     /// Nothing, as the protocol has it.
     Silence,
 }
@@ -240,10 +241,10 @@ impl From<Unanswered> for Ending {
 }
 
 impl Reply {
-    /// The same, with memory that was granted for it.
-    fn within(self, granted: Option<Grant>) -> Self {
+    /// The same, with memory that was granted for it, and a piece that holds memory of its own.
+    fn within(self, granted: Option<Grant>, held: Option<Bytes>) -> Self {
         match self {
-            Self::Frame { frame, error, .. } => Self::Frame { frame, error, memory: granted },
+            Self::Frame { frame, error, .. } => Self::Frame { frame, error, memory: granted, held },
             Self::Silence => Self::Silence,
         }
     }
@@ -277,7 +278,7 @@ impl Call {
     /// The response with its first error.
     fn reply<M: crate::wire::ApiMessage>(self, response: &M, error: ErrorCode) -> Reply {
         let frame = encode_response(self.api, self.version, self.correlation_id, response);
-        Reply::Frame { frame, error, memory: None }
+        Reply::Frame { frame, error, memory: None, held: None }
     }
 }
 

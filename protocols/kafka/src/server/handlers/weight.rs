@@ -141,7 +141,7 @@ fn sent(reply: Reply, granted: Option<Grant>) -> Reply {
         Some(mut granted) if len > UNCOUNTED => {
             // What is not to be had is counted as unread, as of any other answer.
             granted.resize(len.min(granted.bytes()));
-            reply.within(Some(granted))
+            reply.within(Some(granted), None)
         }
         _ => reply,
     }
