@@ -9,7 +9,7 @@ use crate::BrokerOptions;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// The memory that a checkpoint takes of so many new partitions, and the bytes of the store after it, for each of them.
+/// The memory that a checkpoint takes of so many new partitions, and the bytes of the pages after it, for each of them.
 async fn checkpoint(partitions: u32) -> (usize, u64) {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(BrokerOptions { partitions_max: partitions, ..options(dir.path()) });
@@ -17,7 +17,7 @@ async fn checkpoint(partitions: u32) -> (usize, u64) {
     let shard = &broker.inner.shards[1];
     let (written, peak) = peak_of(|| shard.checkpoint());
     written.unwrap();
-    let stored = shard.pages.stored_bytes().unwrap();
+    let stored = shard.pages.room().unwrap().used;
     broker.shutdown();
     (peak, stored / u64::from(partitions))
 }
