@@ -504,7 +504,7 @@ async fn entries_do_not_pile_up_behind_a_disk_that_hangs_nor_do_their_batches() 
     for entry in [ProjectionEntry::new(set("k", &[1; 4000])), with_batch, ProjectionEntry::new(set("k", b""))]
     {
         disks.hang(ShardId(1));
-        let all = (0..40_000).map(|_| broker.write(&OWN, ShardId(1), number, &entry));
+        let all = (0..80_000).map(|_| broker.write(&OWN, ShardId(1), number, &entry));
         let (taken, refused): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
         assert!(!taken.is_empty() && refused.iter().all(|it| matches!(it, Err(EntryRefused::Crowded))));
         assert!(!refused.is_empty(), "{}", entry.bytes());
