@@ -382,14 +382,14 @@ fn a_message_that_is_larger_than_what_readers_have_together_is_got_and_consumed(
     client.select_confirms();
     client.declare("q");
     for (number, text) in ["x", "y", "z"].into_iter().enumerate() {
-        client.publish("q", &[&text.repeat(7 << 20)]);
+        client.publish("q", &[&text.repeat(5 << 20)]);
         assert_eq!(client.confirmed_from(number as u64, number as u64 + 1), [0; 0]);
     }
-    assert_eq!(client.get("q", true).expect("it is ready").body.len(), 7 << 20);
+    assert_eq!(client.get("q", true).expect("it is ready").body.len(), 5 << 20);
     // One of two connections waits for what the other one has.
     let mut other = node.open();
     other.qos(1);
     other.consume("q", "c", false);
-    assert_eq!(client.get_soon("q").expect("it is ready").body.len(), 7 << 20);
-    assert_eq!(other.content().body.len(), 7 << 20);
+    assert_eq!(client.get_soon("q").expect("it is ready").body.len(), 5 << 20);
+    assert_eq!(other.content().body.len(), 5 << 20);
 }
