@@ -43,7 +43,7 @@ Examples:
   sabir message publish orders 'hello' --key customer-7
   sabir message tail orders
   sabir bench produce --size 100 --duration 10s
-  sabir --proto amqp topic list          options may stand before a command
+  sabir --timeout 5s topic list          options may stand before a command
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 cannot connect, 4 not found, 5 exists already, 6 refused,
 7 timed out, 8 wrong configuration, 9 the data directory is in use, 130 a second signal ended it, or

@@ -44,7 +44,7 @@ struct Shared {
     granted: AtomicUsize,
     given_back: Notify,
     growing: growing::Frames,
-    reads: reads::Line,
+    reads: reads::Readers,
     /// How many wait because there is less left than they ask for.
     lacking: AtomicUsize,
 }
@@ -52,7 +52,7 @@ struct Shared {
 impl Shared {
     fn new(total: usize) -> Arc<Self> {
         let (granted, given_back, lacking) = (AtomicUsize::new(0), Notify::new(), AtomicUsize::new(0));
-        let (growing, reads) = (growing::Frames::default(), reads::Line::default());
+        let (growing, reads) = (growing::Frames::default(), reads::Readers::default());
         Arc::new(Self { total, granted, given_back, growing, reads, lacking })
     }
 

@@ -19,14 +19,14 @@ const READS_PART: usize = 2;
 
 /// Who has memory to read with, and who waits for some.
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    state: Mutex<LineState>,
+pub(super) struct Readers {
+    state: Mutex<ReadersState>,
     /// How many wait, or are about to.
     waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct LineState {
+struct ReadersState {
     /// Bytes that readers have, counted in the memory or not.
     held: usize,
     /// In the order of asking.
@@ -52,7 +52,7 @@ struct Held {
 }
 
 impl Shared {
-    fn read(self: &Arc<Self>, state: &mut LineState, bytes: usize) -> Option<Held> {
+    fn read(self: &Arc<Self>, state: &mut ReadersState, bytes: usize) -> Option<Held> {
         let within = state.held.saturating_add(bytes) <= self.total / READS_PART
             && self.try_add(bytes, self.limit(MemoryPart::Common, 0));
         let counted = match within {

@@ -112,7 +112,7 @@ fn a_topic_that_its_maker_keeps_from_clients_has_no_groups_of_theirs() {
     let mut client = node.connect();
     for words in ["MAKE", "NEXT c 1", "SHOW", "DROP"] {
         let answer = client.ask(&format!("GROUP kept 0 g {words}"));
-        assert_eq!(answer, "ERR no client uses an internal topic", "{words}");
+        assert_eq!(answer, "ERR topic \"kept\": no client uses an internal topic", "{words}");
     }
     node.stop();
 }
