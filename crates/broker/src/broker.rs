@@ -284,7 +284,7 @@ impl Broker {
     ) -> Result<Fetched, ErrorAbout<ReadError>> {
         let (partition, until) = (target.partition, Instant::now() + READ_FOR);
         let spec = ReadSpec { partition, from, max_bytes, min_one, until, unheld: UNHELD, owns: false };
-        self.read_of(target, spec, None, &mut || {}).await
+        self.read_own(target, spec, None).await
     }
 
     /// The same for a reader that has memory for what it reads, and with a moment of its own from which on it is answered with what it has, for one of
@@ -299,31 +299,45 @@ impl Broker {
         room: ReadRoom<'_>,
     ) -> Result<Fetched, ErrorAbout<ReadError>> {
         let (partition, unheld) = (target.partition, room.max_bytes.max(UNHELD));
-        let ReadRoom { max_bytes, min_one, until, grant, waits } = room;
+        let ReadRoom { max_bytes, min_one, until, waits } = room;
         let spec = ReadSpec { partition, from, max_bytes, min_one, until, unheld, owns: false };
-        self.read_of(target, spec, grant, waits).await
+        let shard = self.shard_of(target)?;
+        let read = shard.read(spec, None, waits).await;
+        read.map_err(|error| self.failed(shard, target, error))
     }
 
-    /// Reads for a reader that keeps what it reads.
+    /// The same for a reader that has memory of the node's for the first batch, which holds it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_held(
+        &self,
+        target: ReadTarget,
+        from: Offset,
+        room: ReadRoom<'_>,
+        grant: Box<dyn ReadGrant>,
+    ) -> Result<Fetched, ErrorAbout<ReadError>> {
+        let (partition, unheld) = (target.partition, room.max_bytes.max(UNHELD));
+        let ReadRoom { max_bytes, min_one, until, .. } = room;
+        let spec = ReadSpec { partition, from, max_bytes, min_one, until, unheld, owns: false };
+        self.read_own(target, spec, Some(grant)).await
+    }
+
+    /// Reads for a reader that has no memory for it.
     pub(crate) async fn read_own(
         &self,
         target: ReadTarget,
         spec: ReadSpec,
         grant: Option<Box<dyn ReadGrant>>,
     ) -> Result<Fetched, ErrorAbout<ReadError>> {
-        self.read_of(target, spec, grant, &mut || {}).await
+        let shard = self.shard_of(target)?;
+        let read = shard.read(spec, grant, &mut || {}).await;
+        read.map_err(|error| self.failed(shard, target, error))
     }
 
-    async fn read_of(
-        &self,
-        target: ReadTarget,
-        spec: ReadSpec,
-        grant: Option<Box<dyn ReadGrant>>,
-        waits: &mut (dyn FnMut() + Send),
-    ) -> Result<Fetched, ErrorAbout<ReadError>> {
-        let shard = self.shard_of(target)?;
-        let read = shard.read(spec, grant, waits).await;
-        read.inspect_err(|_| self.log_damage(shard)).map_err(|error| self.about(target, error))
+    fn failed(&self, shard: &Shard, target: ReadTarget, error: ReadError) -> ErrorAbout<ReadError> {
+        self.log_damage(shard);
+        self.about(target, error)
     }
 
     /// Has reads hold memory of the node's for what is large. Before this is said nothing bounds them.

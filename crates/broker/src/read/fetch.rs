@@ -54,11 +54,11 @@ impl Shard {
     /// memory.
     pub(crate) async fn read(
         self: &Arc<Self>,
-        spec: ReadSpec,
+        mut spec: ReadSpec,
         grant: Option<Box<dyn ReadGrant>>,
         waits: &mut (dyn FnMut() + Send),
     ) -> Result<Fetched, ReadError> {
-        let spec = self.bounded(spec);
+        self.bound(&mut spec);
         let plan = self.plan_with_pages(&spec).await?;
         let mut fetched = Fetched {
             high_watermark: plan.high_watermark,
@@ -70,40 +70,59 @@ impl Shard {
             return Ok(fetched);
         }
         let mut assembly = Assembly::new(&spec, grant);
-        let mut rest = &plan.pieces[..];
+        let hot = self.assemble_hot(&mut assembly, spec.partition, &plan.pieces)?;
+        self.read_ahead();
+        if plan.pieces.len() >= LONG {
+            tokio::task::yield_now().await;
+        }
+        if !matches!(hot, Hot::Done) {
+            // What is there at once is not to carry all that this takes.
+            let read_on = self.read_on(&spec, plan.pieces, assembly, hot, waits);
+            assembly = Box::pin(read_on).await?;
+        }
+        fetched.slices = assembly.finish();
+        Ok(fetched)
+    }
+
+    /// Goes on where what is wanted is not in memory, or is to hold some.
+    async fn read_on(
+        self: &Arc<Self>,
+        spec: &ReadSpec,
+        pieces: Vec<Piece>,
+        mut assembly: Assembly,
+        mut hot: Hot,
+        waits: &mut (dyn FnMut() + Send),
+    ) -> Result<Assembly, ReadError> {
+        let mut rest = &pieces[..];
         loop {
-            let hot = self.assemble_hot(&mut assembly, spec.partition, rest)?;
-            self.read_ahead();
-            if rest.len() >= LONG {
-                tokio::task::yield_now().await;
-            }
             let lacks = match hot {
-                Hot::Done => break,
+                Hot::Done => return Ok(assembly),
                 Hot::Lacks(at, bytes) => {
                     rest = &rest[at..];
                     bytes
                 }
                 Hot::Cold(at) => {
                     rest = &rest[at..];
-                    let (shard, pieces) = (self.clone(), rest.to_vec());
+                    let (shard, spec, pieces) = (self.clone(), *spec, rest.to_vec());
                     let cold = move || shard.assemble(assembly, &spec, &pieces);
                     let lacks;
                     (assembly, lacks) = tokio::task::spawn_blocking(cold).await.map_err(not_done)??;
-                    let Some(bytes) = lacks else { break };
+                    let Some(bytes) = lacks else { return Ok(assembly) };
                     bytes
                 }
             };
             // It has nothing yet.
             assembly.hold(self.hold(lacks, waits).await);
+            hot = self.assemble_hot(&mut assembly, spec.partition, rest)?;
+            self.read_ahead();
         }
-        fetched.slices = assembly.finish();
-        Ok(fetched)
     }
 
     /// Where nothing bounds what is read, nothing of it holds memory.
-    fn bounded(&self, spec: ReadSpec) -> ReadSpec {
-        let unheld = if self.reads.memory.get().is_some() { spec.unheld } else { usize::MAX };
-        ReadSpec { unheld, ..spec }
+    fn bound(&self, spec: &mut ReadSpec) {
+        if self.reads.memory.get().is_none() {
+            spec.unheld = usize::MAX;
+        }
     }
 
     async fn hold(&self, bytes: usize, waits: &mut (dyn FnMut() + Send)) -> Option<Box<dyn ReadGrant>> {
@@ -113,7 +132,8 @@ impl Shard {
 
     /// The same on a thread of its own, for the node itself: it does not wait for memory. Blocking.
     pub(crate) fn read_blocking(&self, spec: &ReadSpec) -> Result<Fetched, ReadError> {
-        let spec = self.bounded(*spec);
+        let mut spec = *spec;
+        self.bound(&mut spec);
         let plan = self.plan_blocking(spec.partition, Plan::new(spec.from, spec.max_bytes))?;
         let mut assembly = Assembly::new(&spec, None);
         loop {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use sabir_model::{ErrorAbout, FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, ShardId};
 
-use super::memory::ReadGrant;
 use crate::caller::Caller;
 use crate::catalog::{Partition, Topic};
 
@@ -50,8 +49,6 @@ pub struct ReadRoom<'a> {
     pub min_one: bool,
     /// From then on it is answered with what it has, if that is anything.
     pub until: Instant,
-    /// Memory that it has for the first batch.
-    pub grant: Option<Box<dyn ReadGrant>>,
     /// Called before the read waits for memory: whoever waits is to have none.
     pub waits: &'a mut (dyn FnMut() + Send),
 }

@@ -34,6 +34,8 @@ pub struct Output {
     len: usize,
     /// Bytes of all pieces that are counted here, with what was sent of them.
     whole: usize,
+    /// Pieces that hold memory that is counted elsewhere.
+    held: usize,
     /// Pieces at the front that are known to hold no more than their own bytes.
     own: usize,
     grant: Option<Grant>,
@@ -99,16 +101,20 @@ impl Output {
 
     /// Lets go of what it holds beside what is to be sent.
     fn let_go(&mut self) {
-        // What holds memory elsewhere is not to need some here, too: it is copied where that is so little that it is not counted.
-        let held = self.pieces.iter().skip(self.own).position(|piece| piece.held);
-        if self.len <= if held.is_some() { SMALL } else { MAX_UNREAD } {
-            self.join();
-        } else {
-            let small = |piece: &&mut Piece| piece.whole < SMALL && !piece.held;
-            self.pieces.iter_mut().skip(self.own).filter(small).for_each(copy_out);
+        if self.pieces.is_empty() {
+            return;
         }
-        let held = self.pieces.iter().skip(self.own).position(|piece| piece.held);
-        self.own = held.map_or(self.pieces.len(), |at| self.own + at);
+        if self.held > 0 && self.len > SMALL {
+            self.let_go_beside_held();
+        } else {
+            if self.len <= MAX_UNREAD {
+                self.join();
+            } else {
+                let small = |piece: &&mut Piece| piece.whole < SMALL;
+                self.pieces.iter_mut().skip(self.own).filter(small).for_each(copy_out);
+            }
+            self.own = self.pieces.len();
+        }
         if let Some(first) = self.pieces.front_mut()
             && first.whole > SMALL
             && first.bytes.len() <= first.whole / LITTLE_LEFT
@@ -116,6 +122,15 @@ impl Output {
             self.whole -= first.whole - first.bytes.len();
             copy_out(first);
         }
+    }
+
+    /// The same where pieces hold memory that is counted elsewhere. They are not to need some here, too: they are joined with the others once all
+    /// is so little that it is not counted.
+    #[cold]
+    fn let_go_beside_held(&mut self) {
+        let small = |piece: &&mut Piece| piece.whole < SMALL && !piece.held;
+        self.pieces.iter_mut().skip(self.own).filter(small).for_each(copy_out);
+        self.own = self.pieces.iter().position(|piece| piece.held).unwrap_or(self.pieces.len());
     }
 
     /// Makes one of the pieces that may hold more than their bytes.
@@ -131,6 +146,7 @@ impl Output {
             self.whole -= piece.whole;
         }
         self.whole += len;
+        self.held = 0;
         self.pieces.push_back(joined.freeze().into());
     }
 
@@ -155,6 +171,7 @@ impl Output {
     pub fn push_held(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.len += piece.len();
+            self.held += 1;
             self.pieces.push_back(Piece { bytes: piece, whole: 0, held: true });
         }
     }
@@ -217,6 +234,7 @@ impl Buf for Output {
             }
             count -= piece.bytes.len();
             self.whole -= piece.whole;
+            self.held -= usize::from(piece.held);
             self.own = self.own.saturating_sub(1);
             // Let go of it now: its memory may be a pooled buffer that others wait for.
             self.pieces.pop_front();

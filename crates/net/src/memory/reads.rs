@@ -99,7 +99,15 @@ impl Shared {
     }
 
     /// Gives readers that wait what there is now.
+    #[inline]
     pub(super) fn admit_readers(self: &Arc<Self>) {
+        if self.reads.waiting.load(Ordering::SeqCst) > 0 {
+            self.admit_waiting();
+        }
+    }
+
+    #[cold]
+    fn admit_waiting(self: &Arc<Self>) {
         while self.reads.waiting.load(Ordering::SeqCst) > 0
             && let Some((held, told)) = self.next_reader()
         {

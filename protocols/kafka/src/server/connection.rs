@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience, Standing};
+use sabir_net::{Appetite, Connection, Ending, Io, Limits, Output, Patience, Standing};
 use tokio::time::Instant;
 
 use crate::server::frontend::KafkaFrontend;
 use crate::server::handlers::produce::{self, Producing};
 use crate::server::handlers::{self, Client, Handling, Reply, Unanswered};
 use crate::server::requests::{BadRequest, Next, Request, RequestNumber, Requests};
-use crate::wire::{ApiKey, ErrorCode};
+use crate::wire::{ApiKey, Encoded, ErrorCode};
 
 /// Requests of a connection without an answer.
 const MAX_OPEN: usize = 1024;
@@ -128,12 +128,11 @@ impl KafkaSession {
             }
             Reply::Silence => self.requests.answer(number, None),
         }
-        let is_held = |segment: &Bytes| holds.as_ref().is_some_and(|held| held.as_ptr() == segment.as_ptr());
         while let Some(answer) = self.requests.pop() {
-            answer.into_segments().for_each(|segment| match is_held(&segment) {
-                true => io.output.push_held(segment),
-                false => io.output.push(segment),
-            });
+            match &holds {
+                None => answer.into_segments().for_each(|segment| io.output.push(segment)),
+                Some(held) => push_holding(&mut io.output, answer, held),
+            }
         }
         Ok(())
     }
@@ -199,6 +198,17 @@ impl KafkaSession {
         let (number, api) = (request.number, request.api);
         let handling = handlers::handle(self.client.clone(), request);
         self.running = Some(Running { number, api, began, handling });
+    }
+}
+
+/// Puts out an answer of which a piece holds memory of its own.
+fn push_holding(output: &mut Output, answer: Encoded, held: &Bytes) {
+    for segment in answer.into_segments() {
+        if segment.as_ptr() == held.as_ptr() {
+            output.push_held(segment);
+        } else {
+            output.push(segment);
+        }
     }
 }
 

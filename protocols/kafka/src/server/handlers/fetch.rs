@@ -204,7 +204,7 @@ struct Gathered {
     /// What was granted for it, where it is much.
     memory: Option<Grant>,
     /// A large first batch that holds memory of its own.
-    held: Option<Bytes>,
+    held: Option<Box<Bytes>>,
     /// Whether a partition has something to say that does not wait.
     urgent: bool,
     /// Partitions that are not there.
@@ -314,7 +314,7 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
     let granted = gathered.memory.as_ref().map_or(granted, Grant::bytes);
-    let held = gathered.held.as_ref().map_or(0, Bytes::len);
+    let held = gathered.held.as_ref().map_or(0, |held| held.len());
     let used = gathered.bytes.saturating_sub(held).min(granted);
     gathered.memory = gathered.memory.filter(|_| used > UNCOUNTED);
     if let Some(grant) = &mut gathered.memory {
@@ -442,9 +442,9 @@ struct Room<'a> {
     /// Whether there was more than it had room for, once that was rebuilt.
     is_used: bool,
     /// Bytes that a first batch may have which is rebuilt, and memory of the node's for them.
-    large: Option<(usize, Box<dyn ReadGrant>)>,
+    large: Option<Box<(usize, Box<dyn ReadGrant>)>>,
     /// The first batch, if it is large and holds memory of the node's.
-    held: Option<Bytes>,
+    held: Option<Box<Bytes>>,
 }
 
 impl Room<'_> {
@@ -464,8 +464,8 @@ impl Room<'_> {
             return Growth::TooLarge;
         }
         let wanted = bytes.saturating_mul(2).min(self.largest);
-        if let Some((large, _)) = &self.large {
-            return if bytes < *large { Growth::To(*large) } else { Growth::NoMemory(wanted) };
+        if let Some(large) = self.large.as_ref().map(|large| large.0) {
+            return if bytes < large { Growth::To(large) } else { Growth::NoMemory(wanted) };
         }
         let Some(grant) = self.first.as_deref_mut() else { return Growth::NoMemory(wanted) };
         let is_granted = match grant {
@@ -481,20 +481,24 @@ impl Room<'_> {
 
     /// A batch that was rebuilt, holding the memory that there is for the first one.
     fn keep(&mut self, batch: Bytes) -> Bytes {
-        let Some((_, mut grant)) = self.large.take() else { return batch };
-        let grant = grant.split_off(batch.len());
+        let Some(mut large) = self.large.take() else { return batch };
+        let grant = large.1.split_off(batch.len());
         let batch = holding(batch, grant);
-        self.held = Some(batch.clone());
+        self.held = Some(Box::new(batch.clone()));
         batch
     }
 
     /// Gives back what it has for the first batch: a reader that waits has nothing.
     fn give_back(&mut self) {
         self.large = None;
-        if let Some(first) = self.first.as_deref_mut() {
-            *first = None;
-        }
+        give_back(self.first.as_deref_mut());
         self.max = self.max.min(UNCOUNTED);
+    }
+}
+
+fn give_back(granted: Option<&mut Option<Grant>>) {
+    if let Some(granted) = granted {
+        *granted = None;
     }
 }
 
@@ -516,40 +520,27 @@ async fn read(
     room: &mut Room<'_>,
     committed_only: bool,
 ) -> Result<PartitionData, ErrorCode> {
-    let (from, broker) = (Offset(wanted.fetch_offset), &client.kafka.broker);
-    let mut grant = None;
-    let (records, high_watermark, last_stable, log_start) = loop {
-        let (max_bytes, min_one, until) = (room.max, room.first.is_some(), room.until);
-        let (mut has_waited, mut first) = (false, room.first.as_deref_mut());
-        let mut waits = || {
-            has_waited = true;
-            if let Some(first) = first.as_deref_mut() {
-                *first = None;
-            }
-        };
-        let read = ReadRoom { max_bytes, min_one, until, grant: grant.take(), waits: &mut waits };
-        let fetched = broker.read_until(target, from, read).await.map_err(read_error_code)?;
-        if has_waited {
-            room.give_back();
-        }
-        let (high_watermark, last_stable, log_start) =
-            (fetched.high_watermark, fetched.last_stable, fetched.log_start);
-        let stored = fetched.slices.first().map_or(0, Slice::len);
-        let mut records = records(client, topic, target, fetched, room, committed_only).await;
-        if let Err(Unfit::NoMemory(bytes)) = records {
-            // What it needs it waits for with nothing in hand, and reads the batch once more.
-            room.give_back();
-            // Nearly all take about as much as they are stored in.
-            let bytes = bytes.max(stored.saturating_add(stored / 8)).min(room.largest);
-            if let Some(mut held) = broker.hold_memory(stored.saturating_add(bytes)).await {
-                grant = Some(held.split_off(stored));
-                room.large = Some((bytes, held));
-                continue;
-            }
-            records = Ok(RecordData::new());
-        }
-        break (records, high_watermark, last_stable, log_start);
+    let from = Offset(wanted.fetch_offset);
+    let (max_bytes, min_one, until) = (room.max, room.first.is_some(), room.until);
+    let mut has_waited = false;
+    let mut waits = || {
+        has_waited = true;
+        give_back(room.first.as_deref_mut());
     };
+    let read = ReadRoom { max_bytes, min_one, until, waits: &mut waits };
+    let read = client.kafka.broker.read_until(target, from, read).await;
+    let fetched = read.map_err(read_error_code)?;
+    if has_waited {
+        room.give_back();
+    }
+    let (high_watermark, last_stable, log_start) =
+        (fetched.high_watermark, fetched.last_stable, fetched.log_start);
+    let stored = fetched.slices.first().map_or(0, Slice::len);
+    let mut records = records(client, topic, target, fetched, room, committed_only).await;
+    if let Err(Unfit::NoMemory(bytes)) = records {
+        let lacks = Lack { stored, bytes };
+        records = Box::pin(read_again(client, topic, target, from, room, committed_only, lacks)).await?;
+    }
     Ok(PartitionData {
         partition_index: wanted.partition,
         high_watermark: high_watermark.0,
@@ -559,6 +550,47 @@ async fn read(
         records: Some(records.map_err(|unfit| unfit.told(client, topic, wanted, room.largest))?),
         ..Default::default()
     })
+}
+
+/// What a first batch lacks that is to be rebuilt.
+struct Lack {
+    /// Bytes that it is stored in.
+    stored: usize,
+    /// Bytes that it takes rebuilt, or more.
+    bytes: usize,
+}
+
+/// Reads a first batch once more, with memory for what it is rebuilt to: for that it waits with nothing in hand.
+async fn read_again(
+    client: &Client,
+    topic: &Topic,
+    target: ReadTarget,
+    from: Offset,
+    room: &mut Room<'_>,
+    committed_only: bool,
+    mut lacks: Lack,
+) -> Result<Result<RecordData, Unfit>, ErrorCode> {
+    let broker = &client.kafka.broker;
+    loop {
+        room.give_back();
+        let stored = lacks.stored;
+        // Nearly all take about as much as they are stored in.
+        let bytes = lacks.bytes.max(stored.saturating_add(stored / 8)).min(room.largest);
+        let Some(mut held) = broker.hold_memory(stored.saturating_add(bytes)).await else {
+            return Ok(Ok(RecordData::new()));
+        };
+        let own = held.split_off(stored);
+        room.large = Some(Box::new((bytes, held)));
+        let (max_bytes, min_one, until) = (room.max, true, room.until);
+        let read = ReadRoom { max_bytes, min_one, until, waits: &mut || {} };
+        let read = broker.read_held(target, from, read, own).await;
+        let fetched = read.map_err(read_error_code)?;
+        lacks.stored = fetched.slices.first().map_or(0, Slice::len);
+        match records(client, topic, target, fetched, room, committed_only).await {
+            Err(Unfit::NoMemory(more)) => lacks.bytes = more,
+            given => return Ok(given),
+        }
+    }
 }
 
 /// A batch that is the first of all and cannot be given.
@@ -619,7 +651,7 @@ async fn records(
             return Err(Unfit::TooLarge(slice.base_offset));
         } else if records.is_empty() || records.len() + slice.len() <= room.max {
             if slice.is_held {
-                room.held = Some(slice.body.clone());
+                room.held = Some(Box::new(slice.body.clone()));
             }
             [slice.head, slice.body]
                 .into_iter()

@@ -191,7 +191,7 @@ impl Client {
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// A response, the first error in it, and the memory that was granted for it, if it was; a piece of it that holds memory of its own.
-    Frame { frame: Encoded, error: ErrorCode, memory: Option<Grant>, held: Option<Bytes> },
+    Frame { frame: Encoded, error: ErrorCode, memory: Option<Grant>, held: Option<Box<Bytes>> },
     /// Nothing, as the protocol has it.
     Silence,
 }
@@ -242,7 +242,7 @@ impl From<Unanswered> for Ending {
 
 impl Reply {
     /// The same, with memory that was granted for it, and a piece that holds memory of its own.
-    fn within(self, granted: Option<Grant>, held: Option<Bytes>) -> Self {
+    fn within(self, granted: Option<Grant>, held: Option<Box<Bytes>>) -> Self {
         match self {
             Self::Frame { frame, error, .. } => Self::Frame { frame, error, memory: granted, held },
             Self::Silence => Self::Silence,
