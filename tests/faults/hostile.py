@@ -57,11 +57,6 @@ SETTINGS = [
 ]
 
 
-def resident(pid, name):
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
-
-
 class Target:
     """The broker under attack."""
 
@@ -78,7 +73,7 @@ class Target:
             for _ in range(4 * TAIL_CACHE // len(piece)):
                 connection.put("large", 0, piece)
         self.well_behaved()
-        self.idle = resident(self.broker.pid, "VmRSS")
+        self.idle = self.broker.memory("VmRSS")
 
     def connect(self, timeout=30.0):
         host, port = self.broker.bootstrap.rsplit(":", 1)
@@ -120,7 +115,7 @@ class Target:
         finally:
             stop.set()
             thread.join(60)
-        peak = resident(self.broker.pid, "VmHWM")
+        peak = self.broker.memory("VmHWM")
         print(
             f"{what}: {peak / MIB:.0f} MiB at most, {self.idle / MIB:.0f} when idle, {(self.idle + bound) / MIB:.0f} allowed; "
             f"slowest round trip of a well-behaved client {slowest[0] * 1000:.0f} ms",

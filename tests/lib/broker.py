@@ -132,6 +132,11 @@ class Broker:
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
+    def memory(self, name):
+        """Bytes by the kernel's name for them: VmRSS, what is resident now; VmHWM, the most that was."""
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith(f"{name}:"))
+
     def log_end(self, lines=15):
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 

@@ -78,10 +78,6 @@ class Node:
         shutil.rmtree(self.folder, ignore_errors=True)
         assert alive and code == 0, f"the broker ended with {code}: {self.broker.log_end()}"
 
-    def memory(self, name):
-        with open(f"/proc/{self.broker.pid}/status") as status:
-            return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
-
     def take(self, topic, data, partitions, error=0, clients=1):
         """Has a request taken, beside a client that is well-behaved; the most memory that it took, of up to three times."""
         took = []
@@ -98,7 +94,7 @@ class Node:
         """That memory, and the milliseconds that the other one waited at the most. As many clients send the request at once."""
         with open(f"/proc/{self.broker.pid}/clear_refs", "w") as clear:
             clear.write("5")  # VmHWM begins anew
-        before = self.memory("VmRSS")
+        before = self.broker.memory("VmRSS")
         request = produce(topic, data, partitions)
         with contextlib.ExitStack() as opened, Bystander(self.broker.bootstrap) as beside:
             connections = [opened.enter_context(wire.Connection(self.broker.bootstrap, timeout=60)) for _ in range(clients)]
@@ -107,7 +103,7 @@ class Node:
             answers = [connection.receive() for connection in connections]
         for answer in answers:
             assert errors(answer, topic) == {error: len(partitions)}, errors(answer, topic)
-        return self.memory("VmHWM") - before, beside.took[-1]
+        return self.broker.memory("VmHWM") - before, beside.took[-1]
 
 
 def small(node, codec):

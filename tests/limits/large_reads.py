@@ -40,16 +40,12 @@ class Node:
 
     def __exit__(self, kind, _error, _trace):
         alive = self.broker.alive()
-        peak = self.peak() if alive else 0
+        peak = self.broker.memory("VmHWM") if alive else 0
         code = self.broker.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
         assert alive and code == 0, f"the broker ended with {code}: {self.broker.log_end()}"
         print(f"      resident: {peak // MIB} MiB at the most")
         assert kind or peak <= ALLOWED, f"{peak // MIB} MiB were resident; {ALLOWED // MIB} are allowed"
-
-    def peak(self):
-        status = pathlib.Path(f"/proc/{self.broker.pid}/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def channel(self, limit=60):
         return Raw(self.broker.amqp, limit=limit).log_in().open_channel(1)

@@ -23,11 +23,6 @@ LARGE = wire.batch([bytes(20 * MIB)])
 SIZES = [wire.batch([b"x" * size]) for size in (100, 5_000, 60_000, 300_000, 900_000)]
 
 
-def resident(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
-
-
 def worker(broker, number, until):
     rounds = 0
     while time.monotonic() < until:
@@ -48,7 +43,7 @@ def memory_comes_back(seconds=40, settle=120):
     broker = brokers.Sabir(folder / "data", "resident", settings=settings)
     try:
         broker.start()
-        before = resident(broker.pid)
+        before = broker.memory("VmRSS")
         with wire.Connection(broker.bootstrap) as client:
             client.create([("t", 4, {"max.message.bytes": str(32 * MIB), "retention.bytes": str(64 * MIB)})])
         until = time.monotonic() + seconds
@@ -57,9 +52,9 @@ def memory_comes_back(seconds=40, settle=120):
             thread.start()
         for thread in threads:
             thread.join()
-        loaded = resident(broker.pid)
+        loaded = broker.memory("VmRSS")
         end = time.monotonic() + settle
-        while (after := resident(broker.pid)) > ALLOWED and time.monotonic() < end:
+        while (after := broker.memory("VmRSS")) > ALLOWED and time.monotonic() < end:
             time.sleep(1)
         print(f"      resident: {before // MIB} MiB before, {loaded // MIB} under load, {after // MIB} later")
         assert after <= ALLOWED, f"{after // MIB} MiB are still resident {settle} s after the load; {ALLOWED // MIB} are allowed"

@@ -12,7 +12,7 @@ use crate::exchange::{ExchangeError, Exchanges};
 use crate::front_ends::EntryRefused;
 use crate::queue::{QueueError, SubscribeRefused};
 
-/// As what a caller asks. Users and what they may do come with authentication.
+/// What a caller is to the broker. Users and what they may do come with authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// The operator, by way of the admin port.
@@ -92,7 +92,7 @@ impl Caller {
         self.front_end.filter(|_| self.principal != Principal::Operator)
     }
 
-    /// As what it asks: the operator, a front end or a client.
+    /// What it is to the broker.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }

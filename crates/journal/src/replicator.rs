@@ -42,7 +42,8 @@ pub struct Ticket(pub u64);
 pub enum Priority {
     /// No: it is refused while the disk is full.
     Ordinary,
-    /// Yes, as far as it leaves what deletes need: commits of positions, which add to what a checkpoint writes and make no space themselves.
+    /// Yes, as far as it leaves what deletes need: what groups commit, of positions and members, which adds to what a checkpoint writes and makes no
+    /// space.
     Commit,
     /// Yes: acknowledgements, deletes, moves and votes, which make space or must go on.
     Reserve,

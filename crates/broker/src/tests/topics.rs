@@ -293,3 +293,21 @@ async fn the_largest_and_smallest_settings_are_lived_with() {
     }
     broker.shutdown();
 }
+
+#[tokio::test]
+async fn many_topics_are_made_and_deleted_in_one_call_and_answered_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let named = |i: usize| new_topic(&format!("t{i}"), 1);
+    // The first one once more, behind more than are made at a time.
+    let all = (0..700).chain([0]).map(named).collect();
+    let mut made = soon(broker.create_topics(&ONE, all)).await;
+    assert_eq!(made.pop().unwrap().err(), Some(TopicError::Exists("t0".into())));
+    let topics: Vec<Arc<Topic>> = made.into_iter().map(Result::unwrap).collect();
+    assert!(topics.iter().enumerate().all(|(i, topic)| *topic.name == format!("t{i}")));
+    assert_eq!(broker.catalog().len(), 700);
+    let ids = topics.iter().chain(&topics[..1]).map(|topic| topic.id).collect();
+    let mut gone = soon(broker.delete_topics(&ONE, ids)).await;
+    assert_eq!(gone.pop().unwrap(), Err(TopicError::Unknown));
+    assert!(gone.iter().all(Result::is_ok) && broker.catalog().is_empty());
+}

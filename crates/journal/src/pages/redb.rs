@@ -585,4 +585,11 @@ mod tests {
         let again = open(&path).and_then(|(store, _)| store.get(b"k"));
         assert!(matches!(again, Err(PageError::Corrupt { .. })), "and found so once more: {again:?}");
     }
+
+    #[test]
+    fn a_file_reaches_as_far_as_it_can_be_twice_as_long_again() {
+        for (end, allocated, reaches) in [(5, 29, 20), (5, 40, 40), (10, 9, 9), (7, 7, 7), (1, 0, 1)] {
+            assert_eq!(super::reachable(end, allocated), reaches, "{end} of {allocated}");
+        }
+    }
 }

@@ -77,7 +77,7 @@ pub const DATA: &[Setting] = &[
     Setting {
         key: "dir",
         default: "\"data\"",
-        help: "The folder of everything that must last. One broker at a time holds it, and only the owner of its files can read them. A new one takes 256 MiB a shard at once, 512 MiB with one data shard: segments made ahead. Also `--data`.",
+        help: "The folder of everything that must last. One broker at a time holds it, and only the owner of its files can read them. A new one takes 290 MiB a shard at once, 580 MiB with one data shard: segments made ahead, and space for checkpoints. Also `--data`.",
     },
     Setting {
         key: "shards",

@@ -23,10 +23,6 @@ impl ChannelEnd {
         self.consumers.len() + self.targets.len() > AT_ONCE
     }
 
-    fn queues(&self) -> &Queues {
-        self.asker.amqp.broker.queues()
-    }
-
     /// Detaches so many consumers; a queue that goes with its last one goes. Says whether there are more.
     pub(super) fn detach(&mut self, most: usize) -> bool {
         for consumer in self.consumers.drain(self.consumers.len().saturating_sub(most)..) {
@@ -38,8 +34,7 @@ impl ChannelEnd {
             }
         }
         if self.consumers.is_empty() {
-            let together = self.together.take();
-            end_together(self.queues(), together);
+            end_together(self.asker.amqp.broker.queues(), self.together.take());
         }
         !self.consumers.is_empty()
     }

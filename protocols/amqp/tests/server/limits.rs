@@ -393,3 +393,39 @@ fn a_message_that_is_larger_than_what_readers_have_together_is_got_and_consumed(
     assert_eq!(client.get_soon("q").expect("it is ready").body.len(), 5 << 20);
     assert_eq!(other.content().body.len(), 5 << 20);
 }
+
+#[test]
+fn a_channel_with_many_consumers_gives_all_back_however_it_ends() {
+    const MANY: u32 = 700;
+    for connection_ends in [false, true] {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path());
+        let (mut client, mut other) = (node.open(), node.open());
+        other.declare("q");
+        other.declare_as(&QueueDeclare {
+            queue: ShortStr::cut("goes"),
+            auto_delete: true,
+            ..Default::default()
+        });
+        client.qos(1);
+        (0..MANY).for_each(|number| client.consume("q", &number.to_string(), false));
+        client.consume("goes", "last", false);
+        let bodies: Vec<String> = (0..MANY).map(|number| number.to_string()).collect();
+        other.publish("q", &bodies.iter().map(String::as_str).collect::<Vec<_>>());
+        let began = Instant::now();
+        let mut becomes = |messages, consumers| {
+            while other.declare("q") != ("q".to_owned(), messages, consumers) {
+                assert!(began.elapsed() < PATIENCE, "{:?}", other.declare("q"));
+            }
+        };
+        becomes(0, MANY);
+        match connection_ends {
+            true => drop(client),
+            false => client.say(|out| out.arguments(1, &ChannelClose::default())),
+        }
+        becomes(MANY, 0);
+        while node.broker().catalog().topic("goes").is_some() {
+            assert!(began.elapsed() < PATIENCE, "the queue that goes with its last consumer is there");
+        }
+    }
+}
