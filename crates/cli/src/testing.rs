@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sabir_server::client::{
-    Client, Incoming, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
+    Client, Incoming, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Settling, Start,
 };
 
 /// A client of a protocol that can do nothing.
@@ -32,11 +32,11 @@ impl Client for NoClient {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn settles(&self) -> bool {
+    fn settles(&self, _: Settling<'_>) -> bool {
         false
     }
 
-    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
+    fn settle<'a>(&'a mut self, _: &'a str, _: Settling<'a>) -> LocalFuture<'a, ()> {
         Box::pin(async { Ok(()) })
     }
 

@@ -68,6 +68,25 @@ fn a_protocol_without_groups_shows_nothing_for_one() {
     assert!(said.fails(6).contains("--group"));
 }
 
+#[test]
+fn what_is_shown_and_settled_is_taken_for_good_and_the_rest_is_not() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "5");
+    let read = |arguments: &[&str]| {
+        let all = [&["message", "read", "q", "-f", r"%o\n"], arguments].concat();
+        broker.run_as("amqp", &all)
+    };
+    assert_eq!(read(&["--settle", "--limit", "2"]).ok(), "0\n1\n");
+    assert_eq!(shown(&broker), 3);
+    assert_eq!(read(&["--settle", "--key", "none"]).ok(), "");
+    assert_eq!(shown(&broker), 3, "what was passed over is not taken");
+    read(&["--settle", "--group", "g"]).fails(2);
+    assert_eq!(read(&["--settle"]).ok().lines().count(), 3);
+    assert_eq!(shown(&broker), 0);
+    broker.run_as("amqp", &["topic", "create", "t"]).ok();
+    assert!(broker.run(&["message", "read", "t", "--settle"]).fails(6).contains("--group"));
+}
+
 fn shown(broker: &Broker) -> usize {
     broker.run_as("amqp", &["message", "read", "q", "-f", r"%o\n"]).ok().lines().count()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sabir_server::client::{
     Client, ClusterInfo, GroupAdmin, Incoming, LocalFuture, Outgoing, Position, PublishOptions, Receipt,
-    Start, TopicAdmin,
+    Settling, Start, TopicAdmin,
 };
 
 use super::AdminClient;
@@ -48,17 +48,12 @@ impl Client for Administered {
         self.client.read(topic, positions, wait)
     }
 
-    fn settles(&self) -> bool {
-        self.client.settles()
+    fn settles(&self, what: Settling<'_>) -> bool {
+        self.client.settles(what)
     }
 
-    fn settle<'a>(
-        &'a mut self,
-        topic: &'a str,
-        reader: &'a str,
-        before: &'a [(i32, i64)],
-    ) -> LocalFuture<'a, ()> {
-        self.client.settle(topic, reader, before)
+    fn settle<'a>(&'a mut self, topic: &'a str, what: Settling<'a>) -> LocalFuture<'a, ()> {
+        self.client.settle(topic, what)
     }
 
     fn stop_reading(&mut self) -> LocalFuture<'_, ()> {

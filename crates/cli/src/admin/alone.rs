@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sabir_server::client::{
     Client, ClientError, Failure, GroupAdmin, Incoming, LocalFuture, Outgoing, Position, PublishOptions,
-    Receipt, Start, TopicAdmin,
+    Receipt, Settling, Start, TopicAdmin,
 };
 
 use super::AdminClient;
@@ -38,11 +38,11 @@ impl Client for AdminClient {
         no_messages()
     }
 
-    fn settles(&self) -> bool {
+    fn settles(&self, _: Settling<'_>) -> bool {
         false
     }
 
-    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
+    fn settle<'a>(&'a mut self, _: &'a str, _: Settling<'a>) -> LocalFuture<'a, ()> {
         no_messages()
     }
 

@@ -74,9 +74,11 @@ Examples:
   sabir message read orders --partition 2 --offset 4711 --limit 1 -o value
   sabir message read orders -f '%o %k %s\\n'
   sabir message read orders --group billing --limit 10       (go on where the group is, and commit)
+  sabir message read tasks --settle --limit 10               (take the first ten off the queue)
 
-What is read of a queue is taken from it and given back at the end, with more than is shown (--limit): it is flagged as redelivered
-then, and counts as delivered. Where the queue limits that, what comes back once too often is dead-lettered, or lost.")]
+What is read of a queue is taken from it and given back at the end, but for what --settle takes for good. More is taken than is shown
+(--limit, filters). What comes back is flagged as redelivered then, and counts as delivered. Where the queue limits that, what comes
+back once too often is dead-lettered, or lost.")]
 pub struct ReadArgs {
     /// The topic
     pub topic: String,
@@ -85,6 +87,9 @@ pub struct ReadArgs {
     /// Go on where this group is, and commit what was read, whether it fits the filters or not; it must have no members
     #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["offset", "since", "last"])]
     pub group: Option<String>,
+    /// Take what is shown off the queue for good, once it is written
+    #[arg(long, conflicts_with = "group")]
+    pub settle: bool,
     /// Stop after so many messages that fit
     #[arg(long, short = 'n', visible_alias = "count", value_name = "COUNT")]
     pub limit: Option<u64>,

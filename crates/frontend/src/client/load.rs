@@ -1,10 +1,17 @@
 //! Load on a broker.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
 
 use super::ClientOptions;
+
+/// The longest latency that is told apart.
+const LONGEST_US: u64 = 600_000_000;
 
 /// What kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +74,109 @@ pub struct LoadReport {
     /// From the end of the warm-up to the last answer.
     pub elapsed: Duration,
     /// Latencies in microseconds.
-    pub latency_us: hdrhistogram::Histogram<u64>,
+    pub latency_us: Histogram<u64>,
+}
+
+/// The count of a load whose clients share a thread: what is left to do, and what was done. Moments are nanoseconds since it began.
+#[derive(Debug)]
+pub struct LoadTally {
+    progress: &'static LoadProgress,
+    started: Instant,
+    /// No message counts that was due before.
+    warm_from: u64,
+    /// When nothing more is begun.
+    ends: Option<Duration>,
+    counts: RefCell<LoadCounts>,
+}
+
+#[derive(Debug)]
+struct LoadCounts {
+    left: u64,
+    messages: u64,
+    bytes: u64,
+    errors: u64,
+    first_error: Option<String>,
+    /// When the last message was done.
+    last: u64,
+    latency_us: Histogram<u64>,
+}
+
+impl LoadTally {
+    /// That of a load which begins now, counted into `progress`, too.
+    pub fn new(plan: &LoadPlan, progress: &'static LoadProgress) -> Self {
+        let latency_us =
+            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
+        let left = plan.count.unwrap_or(u64::MAX);
+        let counts =
+            LoadCounts { left, messages: 0, bytes: 0, errors: 0, first_error: None, last: 0, latency_us };
+        Self {
+            progress,
+            started: Instant::now(),
+            warm_from: plan.warmup.as_nanos() as u64,
+            ends: plan.duration.map(|duration| plan.warmup + duration),
+            counts: RefCell::new(counts),
+        }
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// Takes up to so many messages off what is left; none once the load is over.
+    pub fn take(&self, wanted: u64) -> u64 {
+        if self.is_over() {
+            return 0;
+        }
+        let mut counts = self.counts.borrow_mut();
+        let taken = counts.left.min(wanted);
+        counts.left -= taken;
+        taken
+    }
+
+    /// Whether the load has had its time, or was told to end.
+    pub fn is_over(&self) -> bool {
+        self.progress.stop.load(Relaxed) || self.ends.is_some_and(|end| self.started.elapsed() >= end)
+    }
+
+    /// Whether nothing more is to be begun.
+    pub fn is_spent(&self) -> bool {
+        self.is_over() || self.counts.borrow().left == 0
+    }
+
+    /// A message of so many bytes is done at `now` that was due at `stamp`.
+    pub fn done(&self, bytes: u64, stamp: u64, now: u64) {
+        self.progress.messages.fetch_add(1, Relaxed);
+        self.progress.bytes.fetch_add(bytes, Relaxed);
+        if stamp >= self.warm_from {
+            let mut counts = self.counts.borrow_mut();
+            counts.messages += 1;
+            counts.bytes += bytes;
+            counts.last = now;
+            counts.latency_us.saturating_record((now.saturating_sub(stamp) / 1000).max(1));
+        }
+    }
+
+    /// A message failed.
+    pub fn failed(&self, why: &str) {
+        self.progress.errors.fetch_add(1, Relaxed);
+        let mut counts = self.counts.borrow_mut();
+        counts.errors += 1;
+        counts.first_error.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// What it has come to.
+    pub fn report(&self) -> LoadReport {
+        let counts = self.counts.borrow();
+        LoadReport {
+            messages: counts.messages,
+            bytes: counts.bytes,
+            errors: counts.errors,
+            first_error: counts.first_error.clone(),
+            elapsed: Duration::from_nanos(counts.last.saturating_sub(self.warm_from)),
+            latency_us: counts.latency_us.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Load {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub use sabir_net::{DialTls, Dialer, Socket};
 
 pub use groups::{GroupAdmin, GroupInfo, GroupOffset, GroupSummary, MemberInfo};
-pub use load::{Load, LoadPlan, LoadProgress, LoadReport};
+pub use load::{Load, LoadPlan, LoadProgress, LoadReport, LoadTally};
 pub use options::{ClientOption, ClientOptions};
 pub use topics::{PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting, TopicSpec};
 
@@ -146,16 +146,11 @@ pub trait Client {
         wait: Duration,
     ) -> LocalFuture<'a, Vec<Incoming>>;
 
-    /// Whether groups read here: what they have read is [settled](Self::settle), and kept for them.
-    fn settles(&self) -> bool;
+    /// Whether that can be [settled](Self::settle) here.
+    fn settles(&self, what: Settling<'_>) -> bool;
 
-    /// Settles for `reader`, a group, what stands before these offsets (partition, next offset to read): it is not read again by the group.
-    fn settle<'a>(
-        &'a mut self,
-        topic: &'a str,
-        reader: &'a str,
-        before: &'a [(i32, i64)],
-    ) -> LocalFuture<'a, ()>;
+    /// Settles what was read of a topic: it is not read again.
+    fn settle<'a>(&'a mut self, topic: &'a str, what: Settling<'a>) -> LocalFuture<'a, ()>;
 
     /// Gives back what was read and not settled; answers when the next reader can have it. It is the last that a client is asked, also where a
     /// read or another request was dropped before its answer. Nothing is to do where reading takes nothing.
@@ -185,6 +180,20 @@ pub struct ClusterInfo {
     pub id: Option<String>,
     /// (node id, address) of every node.
     pub nodes: Vec<(i32, String)>,
+}
+
+/// What is settled, and for which readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settling<'a> {
+    /// For a group, what stands before these offsets (partition, next offset to read).
+    Group {
+        /// The group.
+        group: &'a str,
+        /// How far it has read.
+        before: &'a [(i32, i64)],
+    },
+    /// For all who read here, these messages (partition, offset), as they were read from this client: they are taken from a queue.
+    Messages(&'a [(i32, i64)]),
 }
 
 /// A message to publish.

@@ -5,19 +5,17 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hdrhistogram::Histogram;
-use sabir_frontend::client::{ClientError, Endpoint, Failure, Load, LoadPlan, LoadProgress, LoadReport};
+use sabir_frontend::client::{
+    ClientError, Endpoint, Failure, Load, LoadPlan, LoadProgress, LoadReport, LoadTally,
+};
 
 use super::link::{Came, Link, LinkReader, LinkWriter, unexpected};
 use super::options::Loading;
 use crate::wire::*;
 
-/// The longest latency that is told apart.
-const LONGEST_US: u64 = 600_000_000;
 /// A message begins with when it was due.
 const HEAD: usize = 8;
 /// Messages that are written before it is looked again.
@@ -51,95 +49,23 @@ pub(super) async fn run(
     for lane in running {
         lane.await.map_err(|e| ClientError::new(Failure::Broken, format!("a client ended early: {e}")))??;
     }
-    Ok(bench.report())
+    Ok(bench.tally.report())
 }
 
 /// What all clients share.
 struct Bench {
     plan: LoadPlan,
     loading: Loading,
-    progress: &'static LoadProgress,
     /// The correlation id of messages that are read end to end: others are no part of it.
     run: [u8; 8],
-    started: Instant,
-    tally: RefCell<Tally>,
+    tally: LoadTally,
     flow: RefCell<Flow>,
-}
-
-struct Tally {
-    left: u64,
-    messages: u64,
-    bytes: u64,
-    errors: u64,
-    /// Nanoseconds since the start.
-    last: u64,
-    latency_us: Histogram<u64>,
 }
 
 impl Bench {
     fn new(plan: LoadPlan, loading: Loading, progress: &'static LoadProgress) -> Self {
-        let latency_us =
-            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
-        let left = plan.count.unwrap_or(u64::MAX);
-        let tally = RefCell::new(Tally { left, messages: 0, bytes: 0, errors: 0, last: 0, latency_us });
         let run = RandomState::new().hash_one(0).to_be_bytes();
-        let flow = RefCell::default();
-        Self { plan, loading, progress, run, started: Instant::now(), tally, flow }
-    }
-
-    /// Nanoseconds since the start.
-    fn now(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
-    }
-
-    fn warm_from(&self) -> u64 {
-        self.plan.warmup.as_nanos() as u64
-    }
-
-    /// Takes up to so many messages off what is left; none once the load is over.
-    fn take(&self, wanted: u64) -> u64 {
-        if self.is_over() {
-            return 0;
-        }
-        let mut tally = self.tally.borrow_mut();
-        let taken = tally.left.min(wanted);
-        tally.left -= taken;
-        taken
-    }
-
-    fn is_over(&self) -> bool {
-        let end = self.plan.duration.map(|duration| self.plan.warmup + duration);
-        self.progress.stop.load(Relaxed) || end.is_some_and(|end| self.started.elapsed() >= end)
-    }
-
-    /// A message of so many bytes is done that was due at `stamp`.
-    fn done(&self, bytes: u64, stamp: u64, now: u64) {
-        self.progress.messages.fetch_add(1, Relaxed);
-        self.progress.bytes.fetch_add(bytes, Relaxed);
-        if stamp >= self.warm_from() {
-            let mut tally = self.tally.borrow_mut();
-            tally.messages += 1;
-            tally.bytes += bytes;
-            tally.last = now;
-            tally.latency_us.saturating_record((now.saturating_sub(stamp) / 1000).max(1));
-        }
-    }
-
-    fn refused(&self, count: u64) {
-        self.progress.errors.fetch_add(count, Relaxed);
-        self.tally.borrow_mut().errors += count;
-    }
-
-    fn report(&self) -> LoadReport {
-        let tally = self.tally.borrow();
-        LoadReport {
-            messages: tally.messages,
-            bytes: tally.bytes,
-            errors: tally.errors,
-            first_error: (tally.errors > 0).then(|| "the broker did not take a message".to_owned()),
-            elapsed: Duration::from_nanos(tally.last.saturating_sub(self.warm_from())),
-            latency_us: tally.latency_us.clone(),
-        }
+        Self { tally: LoadTally::new(&plan, progress), plan, loading, run, flow: RefCell::default() }
     }
 }
 
@@ -333,27 +259,27 @@ impl Writer {
     async fn flat_out(&mut self) -> Result<(), ClientError> {
         loop {
             let wanted = self.room().await?.min(AT_ONCE);
-            let count = self.bench.take(wanted);
+            let count = self.bench.tally.take(wanted);
             if count == 0 {
                 return Ok(());
             }
-            let now = self.bench.now();
+            let now = self.bench.tally.now();
             self.write(count, |_| now).await?;
             tokio::task::yield_now().await;
         }
     }
 
     async fn at_rate(&mut self, rate: f64) -> Result<(), ClientError> {
-        let (began, mut index) = (self.bench.now(), 0);
+        let (began, mut index) = (self.bench.tally.now(), 0);
         loop {
             let due = |index: u64| began + (index as f64 * 1e9 / rate) as u64;
-            let elapsed = self.bench.now() - began;
+            let elapsed = self.bench.tally.now() - began;
             let ripe = (elapsed as f64 * rate / 1e9) as u64 + 1;
-            let count = self.bench.take(ripe.saturating_sub(index).min(AT_ONCE));
+            let count = self.bench.tally.take(ripe.saturating_sub(index).min(AT_ONCE));
             if count > 0 {
                 self.write(count, |at| due(index + at)).await?;
                 index += count;
-            } else if self.bench.is_over() || self.bench.tally.borrow().left == 0 {
+            } else if self.bench.tally.is_spent() {
                 return Ok(());
             } else {
                 self.hear_for(TICK).await?;
@@ -372,7 +298,7 @@ impl Writer {
             if unconfirmed < most && unread < UNREAD {
                 return Ok((most - unconfirmed).min(UNREAD - unread));
             }
-            if self.bench.is_over() {
+            if self.bench.tally.is_over() {
                 return Ok(0);
             }
             if unconfirmed > 0 && unread < UNREAD {
@@ -444,15 +370,15 @@ impl Writer {
             Method::BasicNack(nack) => (nack.delivery_tag, false),
             _ => return Err(unexpected(came)),
         };
-        let now = self.bench.now();
+        let now = self.bench.tally.now();
         while let Some((open, due)) = self.open.front().copied().filter(|(open, _)| *open <= tag) {
             self.open.pop_front();
             self.confirmed = open;
             match taken {
                 // End to end it is done when it is read.
-                true if !self.is_end_to_end => self.bench.done(self.content.len() as u64, due, now),
+                true if !self.is_end_to_end => self.bench.tally.done(self.content.len() as u64, due, now),
                 true => {}
-                false => self.bench.refused(1),
+                false => self.bench.tally.failed("the broker did not take a message"),
             }
         }
         Ok(())
@@ -477,7 +403,7 @@ impl Reader {
                 Ok(filled) => filled?,
                 Err(_) => continue,
             }
-            let now = self.bench.now();
+            let now = self.bench.tally.now();
             while let Some(came) = self.link.incoming.take() {
                 let Method::BasicDeliver(deliver) = came.method() else { return Err(unexpected(&came)) };
                 if !self.count(&came, now) {
@@ -522,9 +448,9 @@ impl Reader {
         let bytes = came.body.len();
         if !self.is_end_to_end {
             // What is there already is read as fast as it goes: there is no latency in that.
-            let taken = self.bench.take(1) > 0;
+            let taken = self.bench.tally.take(1) > 0;
             if taken {
-                self.bench.done(bytes, now, now);
+                self.bench.tally.done(bytes, now, now);
             }
             return taken;
         }
@@ -532,7 +458,7 @@ impl Reader {
         let is_ours = properties.correlation_id.is_some_and(|id| id.as_bytes() == self.bench.run);
         let first = came.body.pieces().next().and_then(|piece| piece.first_chunk::<HEAD>());
         if let Some(head) = first.filter(|_| is_ours) {
-            self.bench.done(bytes, u64::from_be_bytes(*head), now);
+            self.bench.tally.done(bytes, u64::from_be_bytes(*head), now);
             self.bench.flow.borrow_mut().read += 1;
         }
         true
@@ -544,6 +470,6 @@ impl Reader {
             let flow = self.bench.flow.borrow();
             return flow.sending == 0 && (flow.unread() == 0 || is_idle);
         }
-        self.bench.is_over() || self.bench.tally.borrow().left == 0 || is_idle
+        self.bench.tally.is_spent() || is_idle
     }
 }

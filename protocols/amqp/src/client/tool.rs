@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sabir_frontend::client::{
     Client, ClientError, ClientOption, Connector, Endpoint, Failure, Incoming, LoadPlan, LoadProgress,
-    LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
+    LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Settling, Start,
 };
 
 use super::bench;
@@ -217,7 +217,12 @@ fn put(link: &mut Link, routing_key: ShortBytes<'_>, message: &Outgoing) -> Resu
     written.map_err(|_| unsupported("the headers do not fit a frame"))
 }
 
-/// A message as the command line shows it; offsets are the numbers of deliveries.
+/// The tag of the delivery that has this offset.
+fn delivery_tag(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0) + 1
+}
+
+/// A message as the command line shows it; offsets are the numbers of deliveries, from 0 on.
 fn shown(came: &Came) -> Option<Incoming> {
     let Method::BasicDeliver(deliver) = came.method() else { return None };
     let properties = BasicProperties::read(&came.properties).unwrap_or_default();
@@ -310,12 +315,21 @@ impl Client for AmqpTool {
         })
     }
 
-    fn settles(&self) -> bool {
-        false
+    fn settles(&self, what: Settling<'_>) -> bool {
+        matches!(what, Settling::Messages(_))
     }
 
-    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
-        Box::pin(async { Err(unsupported("this protocol's queues have no groups")) })
+    fn settle<'a>(&'a mut self, _: &'a str, what: Settling<'a>) -> LocalFuture<'a, ()> {
+        Box::pin(async move {
+            let Settling::Messages(messages) = what else {
+                return Err(unsupported("this protocol's queues have no groups"));
+            };
+            for (_, offset) in messages {
+                let delivery_tag = delivery_tag(*offset);
+                self.link.outgoing.out.arguments(READS, &BasicAck { delivery_tag, multiple: false });
+            }
+            self.link.outgoing.flush().await
+        })
     }
 
     fn stop_reading(&mut self) -> LocalFuture<'_, ()> {

@@ -9,7 +9,7 @@ use sabir_amqp::wire::*;
 use sabir_frontend::Protocol;
 use sabir_frontend::client::{
     Client, ClientError, ClientOptions, Endpoint, Failure, Incoming, Load, LoadPlan, LoadReport, Outgoing,
-    PublishOptions, Start,
+    PublishOptions, Settling, Start,
 };
 use tokio::task::LocalSet;
 
@@ -150,6 +150,28 @@ fn a_long_queue_is_read_to_its_end_and_given_back() {
     }
     assert_eq!(client.declare("q").1, 1_200, "what a channel had in hand is back when it has closed");
     assert!(client.get("q", false).unwrap().got().redelivered);
+}
+
+#[test]
+fn what_is_settled_is_gone_and_the_rest_comes_back() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    client.declare("q");
+    client.select_confirms();
+    client.publish("q", &["a", "b", "c", "d"]);
+    client.confirmed(4);
+    on_a_thread(async {
+        let mut reader = connected(&node).await;
+        assert!(reader.settles(Settling::Messages(&[])));
+        assert!(!reader.settles(Settling::Group { group: "g", before: &[] }));
+        assert_eq!(read(&mut *reader, "q").await.len(), 4);
+        reader.settle("q", Settling::Messages(&[(0, 0), (0, 2)])).await.unwrap();
+        reader.stop_reading().await.unwrap();
+    });
+    let left = [client.get("q", true), client.get("q", true)];
+    assert_eq!(left.map(|message| message.unwrap().body), [b"b", b"d"]);
+    assert_eq!(client.declare("q").1, 0);
 }
 
 #[test]

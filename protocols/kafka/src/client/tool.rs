@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use sabir_frontend::client::{
     Client as Tool, ClientError, ClientOption, ClusterInfo, Connector, Endpoint, Failure, GroupAdmin,
     Incoming, LoadPlan, LoadProgress, LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt,
-    Start, TopicAdmin,
+    Settling, Start, TopicAdmin,
 };
 
 use super::RETRY_EVERY;
@@ -220,19 +220,20 @@ impl Tool for KafkaTool {
         })
     }
 
-    fn settles(&self) -> bool {
-        true
+    fn settles(&self, what: Settling<'_>) -> bool {
+        matches!(what, Settling::Group { .. })
     }
 
-    fn settle<'a>(
-        &'a mut self,
-        topic: &'a str,
-        reader: &'a str,
-        before: &'a [(i32, i64)],
-    ) -> LocalFuture<'a, ()> {
+    fn settle<'a>(&'a mut self, topic: &'a str, what: Settling<'a>) -> LocalFuture<'a, ()> {
         Box::pin(async move {
+            let Settling::Group { group, before } = what else {
+                return Err(ClientError::new(
+                    Failure::Unsupported,
+                    "a topic's messages are settled for a group",
+                ));
+            };
             let offsets: Vec<_> = before.iter().map(|(p, next)| (topic, *p, *next, None)).collect();
-            self.client.commit_offsets(reader, &Committer::default(), &offsets).await.map_err(failed)
+            self.client.commit_offsets(group, &Committer::default(), &offsets).await.map_err(failed)
         })
     }
 

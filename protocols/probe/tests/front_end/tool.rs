@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sabir_server::client::{
-    Client, Endpoint, Failure, LocalFuture, Outgoing, Position, PublishOptions, Start,
+    Client, ClientOptions, Endpoint, Failure, Load, LoadPlan, LoadReport, LocalFuture, Outgoing, Position,
+    PublishOptions, Settling, Start,
 };
 use sabir_server::protocols;
 
@@ -57,6 +58,74 @@ fn the_command_lines_client_publishes_and_reads_and_says_what_it_cannot() {
                 Ok(())
             })
         });
+        node.stop();
+    }
+}
+
+#[test]
+fn what_is_settled_leaves_the_queue_and_what_another_one_has_does_not() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let mut other = node.connect();
+        assert_eq!(other.ask("QUEUE q"), "OK");
+        for text in ["a", "b", "c"] {
+            assert!(other.ask(&format!("PUBLISH q 0 {text}")).starts_with("OK"));
+        }
+        let address = node.addresses[0];
+        locally(move || {
+            Box::pin(async move {
+                let mut client = connect("probe", address).await;
+                let group = Settling::Group { group: "g", before: &[(0, 1)] };
+                assert!(!client.settles(group) && client.settles(Settling::Messages(&[])));
+                client.settle("q", Settling::Messages(&[(0, 0), (0, 1)])).await.unwrap();
+                let again = client.settle("q", Settling::Messages(&[(0, 1)])).await.unwrap_err();
+                assert_eq!(again.failure, Failure::Refused);
+                Ok(())
+            })
+        });
+        let (leased, _) = other.leased("q");
+        assert!(leased.ends_with(" 2 c"), "{leased}");
+        node.stop();
+    }
+}
+
+async fn load(address: std::net::SocketAddr, load: Load, count: u64, rate: Option<f64>) -> LoadReport {
+    let protocol = protocols().iter().find(|p| p.name() == "probe").unwrap();
+    let (topic, options) = ("t".to_owned(), ClientOptions::default());
+    let (duration, warmup) = (Some(Duration::from_secs(30)), Duration::ZERO);
+    let plan =
+        LoadPlan { load, topic, size: 100, rate, count: Some(count), duration, warmup, clients: 1, options };
+    let endpoint = Endpoint::plain(address.to_string());
+    protocol.connector().bench(endpoint, plan, Box::leak(Box::default())).await.unwrap()
+}
+
+#[test]
+fn a_load_counts_what_it_has_published_and_read() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let address = node.addresses[0];
+        locally(move || {
+            Box::pin(async move {
+                for (kind, count, rate) in [
+                    (Load::Produce, 700, None),
+                    (Load::Consume, 650, None),
+                    (Load::EndToEnd, 600, None),
+                    (Load::EndToEnd, 100, Some(1_000.0)),
+                ] {
+                    let report = load(address, kind, count, rate).await;
+                    assert_eq!(
+                        (report.messages, report.bytes, report.errors),
+                        (count, 100 * count, 0),
+                        "{kind}"
+                    );
+                    assert_eq!(report.latency_us.len(), count, "{kind}");
+                }
+                Ok(())
+            })
+        });
+        assert_eq!(node.connect().ask("OFFSETS t"), "OK 0:1400");
         node.stop();
     }
 }

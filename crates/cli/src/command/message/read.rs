@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sabir_server::client::{Client, ClientError, Failure, Position, Start};
+use sabir_server::client::{Client, ClientError, Failure, Position, Settling, Start};
 
 use super::super::{about_topic, counted, group_admin, in_time, reader_is_there};
 use super::ending;
@@ -19,12 +19,39 @@ const WAIT: Duration = Duration::from_millis(500);
 /// What a tail begins with.
 const TAIL: Start = Start::Last(10);
 
+/// What is settled of what is read.
+enum Settles {
+    Nothing,
+    /// All, for a group.
+    For(String),
+    /// What is shown.
+    Shown,
+}
+
+impl Settles {
+    fn group(&self) -> Option<&str> {
+        match self {
+            Settles::For(group) => Some(group),
+            Settles::Nothing | Settles::Shown => None,
+        }
+    }
+
+    /// What is asked of the client where so much was read and shown; none where it is asked nothing.
+    fn of<'a>(&'a self, before: &'a [(i32, i64)], shown: &'a [(i32, i64)]) -> Option<Settling<'a>> {
+        match self {
+            Settles::Nothing => None,
+            Settles::For(group) => Some(Settling::Group { group, before }),
+            Settles::Shown => Some(Settling::Messages(shown)),
+        }
+    }
+}
+
 /// What to read.
 pub struct Reading {
     topic: String,
     partition: Option<i32>,
     start: Start,
-    group: Option<String>,
+    settles: Settles,
     filter: Filter,
     limit: Option<u64>,
     follow: bool,
@@ -33,9 +60,14 @@ pub struct Reading {
 
 impl From<ReadArgs> for Reading {
     fn from(args: ReadArgs) -> Self {
-        let ReadArgs { topic, start, group, filter, limit, partition, follow, output, format } = args;
+        let ReadArgs { topic, start, group, settle, filter, limit, partition, follow, output, format } = args;
         let (start, filter) = (start.start().unwrap_or(Start::Earliest), filter.into());
-        Self { topic, partition, start, group, filter, limit, follow, form: Form::of(output, format) }
+        let settles = match group {
+            Some(group) => Settles::For(group),
+            None if settle => Settles::Shown,
+            None => Settles::Nothing,
+        };
+        Self { topic, partition, start, settles, filter, limit, follow, form: Form::of(output, format) }
     }
 }
 
@@ -47,7 +79,7 @@ impl From<TailArgs> for Reading {
             topic,
             partition,
             start,
-            group: None,
+            settles: Settles::Nothing,
             filter,
             limit,
             follow: true,
@@ -103,7 +135,7 @@ impl Reading {
 
     fn reading_on(&self, partition: i32, next: i64) -> String {
         let topic = &self.topic;
-        let how = match &self.group {
+        let how = match self.settles.group() {
             Some(group) => {
                 format!(
                     "`sabir group reset {group} --topic {topic} --partition {partition} --to {next}` moves the group behind it"
@@ -128,9 +160,10 @@ impl StartArgs {
 pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
     let mut connected = args.connect().await?;
     let client = &mut *connected;
-    if reading.group.is_some() && !client.settles() {
-        let error = ClientError::new(Failure::Unsupported, "this protocol keeps no positions for groups");
-        return Err(error.advise("Read without --group, or with another --proto.").into());
+    if let Some(asked) = reading.settles.of(&[], &[])
+        && !client.settles(asked)
+    {
+        return Err(unsettled(asked).into());
     }
     let ending = ending::asked()?;
     let outcome = tokio::select! {
@@ -153,11 +186,26 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
     }
 }
 
+/// What is settled here otherwise, if at all.
+fn unsettled(asked: Settling<'_>) -> ClientError {
+    let (problem, advice) = match asked {
+        Settling::Group { .. } => (
+            "this protocol keeps no positions for groups",
+            "Read without --group, or with another --proto; --settle takes messages off a queue.",
+        ),
+        Settling::Messages(_) => (
+            "this protocol settles no single messages",
+            "Read with --group, which commits what was read, or with another --proto.",
+        ),
+    };
+    ClientError::new(Failure::Unsupported, problem).advise(advice)
+}
+
 async fn read(reading: &Reading, args: &ClientArgs, client: &mut dyn Client) -> Result<(), CliError> {
     let asking = client.positions(&reading.topic, reading.partition, reading.start);
     let outcome = in_time(args.timeout.0, asking).await.and_then(|positions| reading.begins_at(positions));
     let mut positions = about_topic(client, args, &reading.topic, outcome).await?;
-    if let Some(group) = &reading.group {
+    if let Some(group) = reading.settles.group() {
         go_on(client, args, group, &reading.topic, &mut positions).await?;
     }
     say_what_is_beyond(reading, &positions);
@@ -176,7 +224,7 @@ async fn read(reading: &Reading, args: &ClientArgs, client: &mut dyn Client) -> 
         let wanted = |partition, offset| {
             reading.follow || ends.iter().any(|(p, end)| *p == partition && offset < *end)
         };
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut shown) = (BTreeMap::new(), Vec::new());
         for message in got.iter().filter(|m| wanted(m.partition, m.offset)) {
             if left == 0 {
                 break;
@@ -184,15 +232,16 @@ async fn read(reading: &Reading, args: &ClientArgs, client: &mut dyn Client) -> 
             seen.insert(message.partition, message.offset + 1);
             if reading.filter.fits(message) {
                 printer.show(message)?;
+                shown.push((message.partition, message.offset));
                 left -= 1;
             }
         }
         printer.flush()?;
         // While nothing comes, nothing is written, and only this tells that the reader of the output has gone.
         reader_is_there()?;
-        if let Some(group) = reading.group.as_ref().filter(|_| !seen.is_empty()) {
-            let before: Vec<_> = seen.into_iter().collect();
-            in_time(args.timeout.0, client.settle(&reading.topic, group, &before)).await?;
+        let seen: Vec<_> = seen.into_iter().collect();
+        if let Some(what) = reading.settles.of(&seen, &shown).filter(|_| !seen.is_empty()) {
+            in_time(args.timeout.0, client.settle(&reading.topic, what)).await?;
         }
         if !reading.follow {
             missing += settle_ends(&mut positions, &ends);

@@ -1,10 +1,13 @@
-//! The client that the command line uses: it publishes and reads.
+//! The client that the command line uses: it publishes, reads, settles and puts on load.
 
+mod bench;
+
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use sabir_frontend::client::{
-    Client, ClientError, Connector, Endpoint, Failure, Incoming, LoadPlan, LoadProgress, LoadReport,
-    LocalFuture, Outgoing, Position, PublishOptions, Receipt, Socket, Start,
+    Client, ClientError, ClientOption, Connector, Endpoint, Failure, Incoming, LoadPlan, LoadProgress,
+    LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Settling, Socket, Start,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
@@ -13,6 +16,8 @@ pub(crate) static CONNECTOR: ProbeConnector = ProbeConnector;
 
 /// Between two looks for what is not there yet.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long a message is held while it is settled.
+const LEASE_MS: u32 = 30_000;
 /// Records of one answer.
 const AT_ONCE: usize = 500;
 
@@ -23,21 +28,39 @@ impl Connector for ProbeConnector {
         None
     }
 
+    fn load_options(&self) -> &'static [ClientOption] {
+        bench::LOAD
+    }
+
     fn connect(&self, to: Endpoint, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
-        let Endpoint { address, dialer } = to;
         Box::pin(async move {
-            let failed = |what: String| ClientError::new(Failure::Connect, what);
-            let stream = dialer.connect(&address).await.map_err(|e| failed(format!("{address}: {e}")))?;
-            let mut client = ProbeClient { stream: BufReader::new(stream) };
+            let mut client = ProbeClient { stream: connect(&to).await? };
             let name = format!("HELLO sabir-{}", std::process::id());
-            client.ask(&name).await.map_err(|e| failed(format!("{address}: {e}")))?;
+            client.ask(&name).await.map_err(|e| unreachable(&to, &e))?;
             Ok(Box::new(client) as Box<dyn Client>)
         })
     }
 
-    fn bench(&self, _: Endpoint, _: LoadPlan, _: &'static LoadProgress) -> LocalFuture<'static, LoadReport> {
-        Box::pin(async { Err(unsupported("this protocol's client puts on no load")) })
+    fn bench(
+        &self,
+        to: Endpoint,
+        plan: LoadPlan,
+        progress: &'static LoadProgress,
+    ) -> LocalFuture<'static, LoadReport> {
+        Box::pin(async move { bench::run(&to, plan, progress).await })
     }
+}
+
+async fn connect(to: &Endpoint) -> Result<BufReader<Socket>, ClientError> {
+    to.dialer.connect(&to.address).await.map(BufReader::new).map_err(|e| unreachable(to, &e))
+}
+
+fn unreachable(to: &Endpoint, why: &dyn Display) -> ClientError {
+    ClientError::new(Failure::Connect, format!("{}: {why}", to.address))
+}
+
+fn failed(error: std::io::Error) -> ClientError {
+    ClientError::new(Failure::Broken, error.to_string())
 }
 
 fn unsupported(what: &str) -> ClientError {
@@ -64,7 +87,6 @@ impl ProbeClient {
 
     /// The same, with the lines before that one.
     async fn ask_many(&mut self, line: &str) -> Result<Vec<String>, ClientError> {
-        let failed = |e: std::io::Error| ClientError::new(Failure::Broken, e.to_string());
         self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).await.map_err(failed)?;
         let mut all = Vec::new();
         loop {
@@ -78,6 +100,7 @@ impl ProbeClient {
                     all.push(rest.to_owned());
                     return Ok(all);
                 }
+                ("NIL", _) => return Ok(vec![String::new()]),
                 ("ERR", why) => return Err(refused(why)),
                 _ => all.push(answer.to_owned()),
             }
@@ -125,6 +148,24 @@ impl ProbeClient {
         }
         position.end = position.end.max(position.next);
         Ok(all)
+    }
+}
+
+impl ProbeClient {
+    /// Takes a message off a queue: reading leaves it there, so that another one may have it meanwhile.
+    async fn settle_one(&mut self, queue: &str, offset: i64) -> Result<(), ClientError> {
+        let leased = self.ask(&format!("LEASE {queue} {LEASE_MS}")).await?;
+        let mut fields = leased.split(' ');
+        let (lease, first) = (fields.next().unwrap_or_default(), fields.next());
+        let is_it = first.is_some_and(|first| number::<i64>(first) == Ok(offset));
+        let word = if is_it { "DONE" } else { "RETURN" };
+        if first.is_some() {
+            self.ask(&format!("{word} {queue} {lease}")).await?;
+        }
+        let other = || {
+            ClientError::new(Failure::Refused, format!("{queue} does not have message {offset} as its first"))
+        };
+        is_it.then_some(()).ok_or_else(other)
     }
 }
 
@@ -193,12 +234,20 @@ impl Client for ProbeClient {
         })
     }
 
-    fn settles(&self) -> bool {
-        false
+    fn settles(&self, what: Settling<'_>) -> bool {
+        matches!(what, Settling::Messages(_))
     }
 
-    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
-        Box::pin(async { Err(unsupported("this protocol keeps no positions")) })
+    fn settle<'a>(&'a mut self, topic: &'a str, what: Settling<'a>) -> LocalFuture<'a, ()> {
+        Box::pin(async move {
+            let Settling::Messages(messages) = what else {
+                return Err(unsupported("this protocol keeps no positions"));
+            };
+            for (_, offset) in messages {
+                self.settle_one(topic, *offset).await?;
+            }
+            Ok(())
+        })
     }
 
     fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
