@@ -21,6 +21,8 @@ import broker as brokers
 import cases
 import mounts
 import wire
+from amqp_wire import Closed, Raw
+from pika import BasicProperties, spec
 
 MIB = 1 << 20
 # Eight segments of 64 MiB are there from the start; six more fit.
@@ -340,6 +342,95 @@ def waits_end(kind, disk):
         assert later.answer() == "OK one", "it is not given to the client that has gone"
 
 
+class Tasks:
+    """A queue `tasks` whose messages come there by another way after so long: `delayed`, or `dead` out of another queue that gives them up."""
+
+    AFTER_MS = 15_000
+
+    def __init__(self, small, way):
+        self.address, self.sent = small.broker.amqp, 0
+        self.channel = Raw(self.address, limit=5).log_in().open_channel(1)
+        self.channel.call(spec.Queue.Declare(queue="tasks", durable=True), spec.Queue.DeclareOk)
+        self.exchange, self.key, headers = "", "waits", None
+        if way == "delayed":
+            self.exchange, self.key, headers = "delays", "tasks", {"x-delay": self.AFTER_MS}
+            declare = spec.Exchange.Declare(exchange="delays", type="x-delayed-message", durable=True, arguments={"x-delayed-type": "direct"})
+            self.channel.call(declare, spec.Exchange.DeclareOk)
+            self.channel.call(spec.Queue.Bind(queue="tasks", exchange="delays", routing_key="tasks"), spec.Queue.BindOk)
+        else:
+            arguments = {"x-message-ttl": self.AFTER_MS, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "tasks"}
+            self.channel.call(spec.Queue.Declare(queue="waits", durable=True, arguments=arguments), spec.Queue.DeclareOk)
+        self.channel.call(spec.Confirm.Select(nowait=False), spec.Confirm.SelectOk)
+        self.properties = BasicProperties(delivery_mode=2, headers=headers)
+
+    def publish(self, size):
+        """A message; whether it was confirmed."""
+        self.channel.publish(self.exchange, self.key, struct.pack(">I", self.sent) + os.urandom(size), properties=self.properties)
+        try:
+            self.channel.expect(spec.Basic.Ack)
+        except (TimeoutError, Closed, AssertionError):
+            self.channel.raw.close()
+            return False
+        self.sent += 1
+        return True
+
+    def purged(self):
+        """How many messages of the queue that gives them up a purge drops."""
+        channel = Raw(self.address, limit=30).log_in().open_channel(1)
+        return channel.call(spec.Queue.Purge(queue="waits"), spec.Queue.PurgeOk).message_count
+
+    def consumed(self, within):
+        """Takes messages until all that were confirmed are here, each once, or for so long; whether they all came."""
+        channel = Raw(self.address, limit=30).log_in().open_channel(1)
+        until, got = time.monotonic() + within, []
+        while len(got) < self.sent and time.monotonic() < until:
+            channel.write(spec.Basic.Get(queue="tasks"))
+            answer = channel.raw.frame().method
+            if isinstance(answer, spec.Basic.GetEmpty):
+                time.sleep(0.1)
+                continue
+            head, body = channel.raw.frame(), b""
+            while len(body) < head.body_size:
+                body += channel.raw.frame().fragment
+            got.append(struct.unpack_from(">I", body)[0])
+            channel.write(spec.Basic.Ack(delivery_tag=answer.delivery_tag))
+        channel.raw.close()
+        # One that was not confirmed may be there.
+        assert len(set(got)) == len(got) and max(got, default=0) <= self.sent, sorted(got)
+        return len(set(got) & set(range(self.sent))) == self.sent
+
+
+def small_ones_go_on(kind, disk, way):
+    """A few small messages, one in each segment or more, hold all of them: they go where they go on the full disk, and deletes make room."""
+    with Small(kind, disk) as small:
+        small.make_topics("gone", "kept")
+        tasks = Tasks(small, way)
+        with small.client() as client, contextlib.suppress(wire.Refused):
+            for number in range(10_000):
+                if number % 30 == 0:
+                    assert tasks.publish(100)
+                client.put("gone", 0, BATCH)
+        small.fill_the_rest()
+        assert tasks.consumed(within=90), "they do not come"
+        small.delete_topic("gone")
+        small.expect_writes("kept")
+
+
+def large_ones_go_on(kind, disk, way):
+    """They alone have filled the disk. What is delayed comes; what is to be copied does as far as the reserve goes, and a purge drops the rest."""
+    with Small(kind, disk) as small:
+        small.make_topics("kept")
+        tasks = Tasks(small, way)
+        while tasks.publish(400_000):
+            pass
+        assert tasks.sent > 300, f"{tasks.sent} filled it"
+        small.fill_the_rest()
+        if not tasks.consumed(within=90 if way == "delayed" else 30):
+            assert way == "dead", "they do not come"
+            assert tasks.purged() > 0
+        small.expect_writes("kept")
+
+
 def main():
     suite = cases.Suite("full-disk")
     try:
@@ -352,6 +443,11 @@ def main():
             for case in (deletes_make_room, commits_leave_room_for_deletes, starts_when_full, space_comes_back, waits_end):
                 name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
                 suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=180)
+    for kind, disk in (("tmpfs", "io_uring"), ("ext4", "pwrite")):
+        for case in (small_ones_go_on, large_ones_go_on):
+            for way in ("delayed", "dead"):
+                name = f"{way}-{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
+                suite.case(name, lambda case=case, kind=kind, disk=disk, way=way: case(kind, disk, way), limit=300)
     for case in (says_that_deletes_help, says_that_deletes_do_not_help):
         suite.case(case.__name__.replace("_", "-"), lambda case=case: case("tmpfs", "auto"), limit=90)
     suite.end()

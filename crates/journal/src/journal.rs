@@ -20,6 +20,7 @@ use crate::index::{Index, Located};
 use crate::progress::StartProgress;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
+use crate::replicator::Priority;
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
 use crate::slots::{HardState, JournalFound, ShardIdentity, SlotForm, SlotNotes, Slots, StartId};
 use crate::space::{Prepared, RESERVE, SegmentPool, SegmentPoolLimits};
@@ -199,6 +200,7 @@ pub struct Journal {
     pub(crate) slots: Arc<Mutex<Slots>>,
     sealing: AtomicBool,
     refusing: AtomicBool,
+    refusing_copies: AtomicBool,
     waits_for_space: AtomicBool,
     reaping: DrainLoop,
     completions: Mutex<Vec<Completion>>,
@@ -207,6 +209,9 @@ pub struct Journal {
     /// Below this much room in the last segment before the reserve, ordinary entries are refused.
     headroom: u64,
 }
+
+/// What part of a segment of the reserve copies leave to others.
+const LEFT_BY_COPIES: u64 = 16;
 
 impl Journal {
     /// The segments that a journal needs to go on: the one in use, the next, and the reserve.
@@ -261,6 +266,7 @@ impl Journal {
             slots,
             sealing: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
+            refusing_copies: AtomicBool::new(false),
             waits_for_space: AtomicBool::new(false),
             reaping: DrainLoop::default(),
             completions: Mutex::default(),
@@ -330,6 +336,7 @@ impl Journal {
         marks.acked.store(flight.acked(), Ordering::Release);
         self.sealing.store(writer.is_sealing(), Ordering::Release);
         self.refusing.store(self.is_nearly_full(writer), Ordering::Release);
+        self.refusing_copies.store(self.leaves_no_room_for_copies(writer), Ordering::Release);
         let waits = matches!(writer.shortage(), Some(DiskError::Full { .. }));
         self.waits_for_space.store(waits, Ordering::Release);
     }
@@ -342,6 +349,19 @@ impl Journal {
     fn is_at_reserve(&self, writer: &Writer) -> bool {
         let (spare, can_grow) = self.parts.segment_pool.outlook();
         !can_grow && spare <= RESERVE && writer.room() < self.headroom
+    }
+
+    /// Whether copies of records would take of the last segment of the reserve, or of the last part of the one before it.
+    fn leaves_no_room_for_copies(&self, writer: &Writer) -> bool {
+        let (spare, can_grow) = self.parts.segment_pool.outlook();
+        let is_none = spare + 1 < RESERVE || self.is_at_the_end_for_copies(writer);
+        writer.shortage().is_some() || (!can_grow && is_none)
+    }
+
+    /// Whether copies have filled a segment of the reserve, and only the last one is behind it.
+    fn is_at_the_end_for_copies(&self, writer: &Writer) -> bool {
+        let (spare, can_grow) = self.parts.segment_pool.outlook();
+        !can_grow && spare + 1 == RESERVE && writer.room() < writer.segment_len() / LEFT_BY_COPIES
     }
 
     /// Whether some of the reserve was taken, and there is no space for more segments.
@@ -360,7 +380,8 @@ impl Journal {
     /// may be released; only if `last` is the last block, for of those behind it was not said that they are needed no more. Whether it did.
     pub fn leave_segment(&self, last: Sequence) -> bool {
         let mut writer = self.writer.lock();
-        let left = self.is_at_reserve(&writer) && writer.leave(&self.parts, last);
+        let is_at_end = self.is_at_reserve(&writer) || self.is_at_the_end_for_copies(&writer);
+        let left = is_at_end && writer.leave(&self.parts, last);
         self.publish(&writer);
         left
     }
@@ -374,6 +395,15 @@ impl Journal {
     /// What a full disk lacked last: for a block, or else for a further segment.
     pub fn lack(&self) -> Option<DiskError> {
         self.shortage().or_else(|| self.parts.segment_pool.lack())
+    }
+
+    /// Whether entries of that priority are taken now.
+    pub fn admits(&self, priority: Priority) -> bool {
+        match priority {
+            Priority::Ordinary => !self.is_full(),
+            Priority::Copy => !self.is_full() || !self.refusing_copies.load(Ordering::Acquire),
+            Priority::Commit | Priority::Reserve => true,
+        }
     }
 
     /// Whether ordinary entries are to be refused, so that the reserve lasts for those that make space.

@@ -45,6 +45,8 @@ pub enum Priority {
     /// Yes, as far as it leaves what deletes need: what groups commit, of positions and members, which adds to what a checkpoint writes and makes no
     /// space.
     Commit,
+    /// Yes, as far as a segment is left for deletes: records that are copied, and let go of where they were by the same entry.
+    Copy,
     /// Yes: acknowledgements, deletes, moves and votes, which make space or must go on.
     Reserve,
 }

@@ -69,7 +69,7 @@ impl Replicator for Solo {
     }
 
     fn admits(&self, priority: Priority) -> bool {
-        priority != Priority::Ordinary || !self.journal.is_full()
+        self.journal.admits(priority)
     }
 
     fn ready(&self, open_bytes: usize) -> bool {

@@ -183,6 +183,11 @@ impl Writer {
         self.active.file.len - self.pos
     }
 
+    /// Bytes of the segment in use.
+    pub(crate) fn segment_len(&self) -> u64 {
+        self.active.file.len
+    }
+
     /// Bytes taken of it.
     pub(crate) fn used(&self) -> u64 {
         self.pos - SEGMENT_HEADER as u64

@@ -516,7 +516,7 @@ fn propose(shard: &Shard, letters: Letters, led_terms: u64) {
         waiting.end(led_terms, &queues, is_decided);
     };
     let payload = (!payload.is_empty()).then_some(&payload[..]);
-    let priority = if payload.is_some() { Priority::Ordinary } else { Priority::Reserve };
+    let priority = if payload.is_some() { Priority::Copy } else { Priority::Reserve };
     shard.propose_with(priority, &body, payload, Waiter::then(decided));
     shard.submit();
 }

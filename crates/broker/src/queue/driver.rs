@@ -300,7 +300,11 @@ impl Shard {
         let is_idle = self.is_idle();
         let proposed = {
             let state = self.state.read();
-            let proposed = leader.propose(&*state, &RoundTime { now_ms: self.now_ms(), is_idle }, wakes);
+            let proposed = leader.propose(
+                &*state,
+                &RoundTime { now_ms: self.now_ms(), is_idle, is_full: self.is_full() },
+                wakes,
+            );
             // While nothing is applied: the thread that applies what comes next sees that the leader is to be told.
             self.queues.count.store(leader.watched(), SeqCst);
             proposed

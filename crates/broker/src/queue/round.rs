@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::dispatch::{Deliveries, Dispatched, MemberNo};
+use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::{
     HeldBy, MessageOwner, MessageState, Operation, OperationList, OperationsWriter, RangesBuffer, Settlement,
     Subscription, SubscriptionNo, Terms,
@@ -76,6 +77,8 @@ pub(super) struct RoundTime {
     pub(super) now_ms: i64,
     /// Whether all that was pushed is applied.
     pub(super) is_idle: bool,
+    /// Whether the shard's disk is full.
+    pub(super) is_full: bool,
 }
 
 /// What a member was dealt of the queue in hand.
@@ -198,6 +201,33 @@ fn write_settled(queue: SubscriptionNo, slot: &mut DealtMember, writer: &mut Ope
         writer.push(queue, &settled(&slot.settled, Settlement::Acknowledged));
         slot.settled.clear();
     }
+}
+
+/// Drops messages that wait to be dead-lettered: on a full disk they may do so until this makes space. Tells how many, and whether those were all.
+fn drop_dead_letters(
+    target: QueueTarget,
+    subscription: &Subscription,
+    writer: &mut OperationsWriter<'_>,
+) -> (u64, bool) {
+    let mut dropped: Vec<(DeathReason, RangesBuffer)> = Vec::new();
+    let (mut runs, mut all) = (0, true);
+    for (messages, reason) in subscription.dead_letters() {
+        all = runs < MOST_DROPPED;
+        if !all {
+            break;
+        }
+        runs += 1;
+        match dropped.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, ranges)) => drop(ranges.push(messages)),
+            None => dropped.push((reason, RangesBuffer::of(once(messages)))),
+        }
+    }
+    for (reason, ranges) in &dropped {
+        let held_by = HeldBy::Owner(MessageOwner::DeadLetter(*reason));
+        let operation = Operation::Settled { ranges: ranges.ranges(), held_by, why: Settlement::Dropped };
+        writer.push(target.subscription(), &operation);
+    }
+    (dropped.iter().map(|(_, ranges)| ranges.ranges().messages()).sum(), all)
 }
 
 fn settled(ranges: &RangesBuffer, why: Settlement) -> Operation<'_> {
@@ -444,7 +474,11 @@ impl QueueLeader {
             QueueRequest::Back { replier, .. } => replier.send(Ok(()), wakes),
             QueueRequest::Purge { .. } if !is_behind => self.round.next.push(OnceApplied::Ask(ask)),
             QueueRequest::Purge { target, policy, dropped, replier } => {
-                let (more, whole) = self.drop_waiting(target, policy, subscription, writer);
+                let (mut more, mut whole) = self.drop_waiting(target, policy, subscription, writer);
+                if moment.is_full {
+                    let (dead, all) = drop_dead_letters(target, subscription, writer);
+                    (more, whole) = (more + dead, whole && all);
+                }
                 let dropped = dropped + more;
                 self.round.next.push(match whole {
                     true => OnceApplied::Purged { dropped, replier },

@@ -37,6 +37,8 @@ const MOST_TIMERS: usize = 2048;
 const LARGEST_TARGETS: usize = 4096;
 /// How long an entry is put together, if it has something: other shards' timers wait for that.
 const AT_A_TIME: Duration = Duration::from_millis(100);
+/// On a full disk timers fire, too, or what they keep back could never be consumed there: an entry refers to records, and copies none.
+const PRIORITY: Priority = Priority::Commit;
 /// When it is tried again what could not be done, in milliseconds.
 const RETRY_MS: i64 = 100;
 /// When a message that reads as damaged is looked at again: a disk may err while it reads.
@@ -310,7 +312,7 @@ impl TimerDriver {
 fn push(shard: &Shard, mut body: TimersFired, waiter: Waiter) -> Result<(), ShardFailure> {
     let due = if shard.parks() { Vec::new() } else { std::mem::take(&mut body.due) };
     if due.is_empty() {
-        shard.propose(Priority::Ordinary, &body, waiter);
+        shard.propose(PRIORITY, &body, waiter);
         return Ok(());
     }
     let (mut operations, mut fired) = (Vec::new(), Vec::new());
@@ -319,7 +321,7 @@ fn push(shard: &Shard, mut body: TimersFired, waiter: Waiter) -> Result<(), Shar
     body.encode(&mut fired);
     let nobody = Waiter::then(|_: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {});
     let entries = vec![(DeliveryBody::KIND, operations, nobody), (TimersFired::KIND, fired, waiter)];
-    shard.push_together(Priority::Ordinary, entries)
+    shard.push_together(PRIORITY, entries)
 }
 
 /// What is due in a shard.

@@ -555,8 +555,15 @@ impl Files {
     pub(super) fn free_bytes(&self) -> Result<u64, DiskError> {
         let stat = rustix::fs::fstatvfs(&self.dir)
             .map_err(|e| io_error("read the free space of", self.dir_path(), e.into()))?;
-        Ok(stat.f_bavail * stat.f_frsize)
+        Ok(free_of(&stat))
     }
+}
+
+/// The free bytes of a file system. XFS that is full now and then says of its free blocks a number below zero, which wraps: more than there are
+/// blocks is none.
+pub fn free_of(stat: &rustix::fs::StatVfs) -> u64 {
+    let free = if stat.f_bavail > stat.f_blocks { 0 } else { stat.f_bavail };
+    free.saturating_mul(stat.f_frsize)
 }
 
 /// Holds descriptors back, as many as there are; those that are held already stay so.
@@ -636,6 +643,15 @@ fn write_zeros(file: &File, from: u64, len: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_blocks_below_zero_are_none() {
+        let mut stat = rustix::fs::statvfs("/").unwrap();
+        (stat.f_frsize, stat.f_blocks, stat.f_bavail) = (4096, 0x15000, 0x20);
+        assert_eq!(free_of(&stat), 0x20000);
+        stat.f_bavail = 0xffff_ffff_ffff_ffe0;
+        assert_eq!(free_of(&stat), 0);
+    }
 
     #[test]
     fn to_have_no_descriptor_left_is_a_shortage() {

@@ -45,6 +45,7 @@ mod under_way;
 mod uring;
 mod watched;
 
+pub use files::free_of;
 pub(crate) use files::{PROBE, lengthen_allocated, reserve_space};
 pub use pwrite::PwriteDisk;
 pub use under_way::UnderWay;

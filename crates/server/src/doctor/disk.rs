@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, statfs, statvfs};
+use sabir_broker::free_of;
 
 use super::{Finding, Verdict};
 use crate::advice::advice_on;
@@ -101,7 +102,7 @@ pub(super) fn place(data: &Path, dir: &Path) -> Finding {
 pub(super) fn free_space(dir: &Path, keep_free: u64) -> Finding {
     let subject = "free space";
     match statvfs(dir) {
-        Ok(stat) => judge_free_space(subject, stat.f_bavail * stat.f_frsize, keep_free),
+        Ok(stat) => judge_free_space(subject, free_of(&stat), keep_free),
         Err(error) => Finding::bad(subject, error.to_string(), "The folder's file system does not answer."),
     }
 }

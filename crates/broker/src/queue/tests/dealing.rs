@@ -96,7 +96,7 @@ fn what_is_given_back_with_an_entry_that_is_lost_or_refused_holds_up_nothing_for
     rig.commit();
     let two = rig.attach(1, 8);
     rig.change(1, Change::Returned(session(7), false, 0), once(0..1));
-    let moment = RoundTime { now_ms: rig.now_ms, is_idle: false };
+    let moment = RoundTime { now_ms: rig.now_ms, is_idle: false, is_full: false };
     assert!(rig.leader.propose(&rig.state, &moment, &mut rig.wakes).entry);
     rig.leader.refused(ShardFailure::Timeout, &mut rig.wakes);
     rig.propose();
@@ -331,14 +331,14 @@ fn an_entry_that_is_not_taken_changes_nothing() {
     rig.apply();
     rig.tell();
     for _ in 0..3 {
-        let moment = RoundTime { now_ms: rig.now_ms, is_idle: false };
+        let moment = RoundTime { now_ms: rig.now_ms, is_idle: false, is_full: false };
         assert!(rig.leader.propose(&rig.state, &moment, &mut rig.wakes).entry);
         rig.leader.refused(ShardFailure::StorageFull, &mut rig.wakes);
     }
     rig.commit();
     assert_eq!(consumer.sent(), [(0..2, false)]);
     rig.change(1, Change::Settled(session(7), Settlement::Acknowledged), once(0..2));
-    let moment = RoundTime { now_ms: rig.now_ms, is_idle: false };
+    let moment = RoundTime { now_ms: rig.now_ms, is_idle: false, is_full: false };
     assert!(rig.leader.propose(&rig.state, &moment, &mut rig.wakes).entry);
     rig.leader.refused(ShardFailure::Timeout, &mut rig.wakes);
     rig.commit();

@@ -116,7 +116,7 @@ fn what_has_expired_is_proposed_again_where_its_entry_came_to_nothing() {
     rig.commit();
     rig.now_ms += 20;
     rig.leader.expiring.due(rig.now_ms);
-    let moment = RoundTime { now_ms: rig.now_ms, is_idle: true };
+    let moment = RoundTime { now_ms: rig.now_ms, is_idle: true, is_full: false };
     assert!(rig.leader.propose(&rig.state, &moment, &mut rig.wakes).entry);
     rig.leader.refused(ShardFailure::Timeout, &mut rig.wakes);
     assert!(rig.leader.has_work());

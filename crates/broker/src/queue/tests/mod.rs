@@ -44,6 +44,7 @@ struct Rig {
     pushed: Vec<u64>,
     /// What was applied and not told.
     untold: VecDeque<(Vec<TouchedMessages>, Vec<u64>)>,
+    is_full: bool,
 }
 
 fn target(id: u64) -> QueueTarget {
@@ -102,6 +103,7 @@ impl Rig {
             demands: 0,
             pushed: Vec::new(),
             untold: VecDeque::new(),
+            is_full: false,
         };
         let settings = PartitionSettings::of(&TopicConfig::of_queue(config), 1);
         let partitions = queues.iter().map(|&id| (0, PartitionId(id))).collect();
@@ -172,7 +174,7 @@ impl Rig {
     fn propose(&mut self) {
         while self.leader.has_work() {
             let is_idle = self.builder.is_empty() && self.untold.is_empty();
-            let moment = RoundTime { now_ms: self.now_ms, is_idle };
+            let moment = RoundTime { now_ms: self.now_ms, is_idle, is_full: self.is_full };
             let proposed = self.leader.propose(&self.state, &moment, &mut self.wakes);
             if !proposed.entry {
                 return;
