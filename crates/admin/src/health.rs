@@ -50,13 +50,7 @@ impl Health {
         let commit_age = |shard: &ShardStats| if shard.full { Duration::ZERO } else { shard.commit_age };
         let waits = |shard: &ShardStats| commit_age(shard).max(shard.disk_wait);
         let stalled = stats.shards.iter().filter(|shard| !shard.stopped && waits(shard) >= STALLED);
-        problems.extend(stalled.map(|s| {
-            format!(
-                "shard {}: its disk has not finished a read or write for {} s",
-                s.shard,
-                waits(s).as_secs()
-            )
-        }));
+        problems.extend(stalled.map(|s| stalled_for(s, waits(s).as_secs())));
         let ready = problems.is_empty();
         problems.extend(full.map(full_disk));
         let damaged = stats.shards.iter().flat_map(|shard| &shard.damaged);
@@ -73,6 +67,17 @@ impl Health {
         let head = if self.ready { "ready\n" } else { "" };
         let mark = if self.ready { "" } else { "not ready: " };
         self.problems.iter().fold(head.to_owned(), |text, problem| format!("{text}{mark}{problem}\n"))
+    }
+}
+
+/// Where the disk was not at something for most of that time, it need not be the disk.
+fn stalled_for(shard: &ShardStats, seconds: u64) -> String {
+    let number = shard.shard;
+    match 2 * shard.disk_wait >= STALLED {
+        true => format!("shard {number}: its disk has not finished a read or write for {seconds} s"),
+        false => format!(
+            "shard {number}: a block has not been committed for {seconds} s: its disk is slow, or the threads that go on with it are busy"
+        ),
     }
 }
 
@@ -155,6 +160,10 @@ mod tests {
         stats.shards[0].commit_age = Duration::from_millis(7_300);
         let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.code(), StatusCode::SERVICE_UNAVAILABLE);
+        let busy = "not ready: shard 0: a block has not been committed for 7 s: its disk is slow, or the threads that go on with it are busy\n";
+        assert_eq!(health.text(), busy);
+        stats.shards[0].disk_wait = STALLED;
+        let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a read or write for 7 s\n");
         // No block is waited for, but a seal, a segment or a checkpoint.
         stats.shards[0].commit_age = Duration::ZERO;

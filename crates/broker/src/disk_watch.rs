@@ -55,7 +55,8 @@ impl Shard {
         self.free.learn(self.disk.free_bytes());
     }
 
-    /// How long the oldest change or read has been under way that its disk has not finished.
+    /// How long the oldest change or read has been under way that its disk has not finished. What it has finished and no thread has come to
+    /// does not count.
     pub(crate) fn disk_wait(&self) -> Duration {
         self.disk.under_way().max(self.pages.under_way())
     }

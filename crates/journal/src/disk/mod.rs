@@ -352,10 +352,16 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Operations submitted and not yet reaped.
     fn depth(&self) -> usize;
 
+    /// Whether there is something to reap: the disk has answered, and whoever reaps has not come to it. Does not wait.
+    fn has_completions(&self) -> bool {
+        false
+    }
+
     /// Bytes that files may still be created with. Blocking, where the file system does not answer.
     fn free_bytes(&self) -> Result<u64, DiskError>;
 
-    /// How long the oldest change or read that is not done has been under way; zero if there is none, or if [nothing watches the disk](WatchedDisk).
+    /// How long the oldest change or read that is not done has been under way; zero if there is none, or if what was submitted is done but for
+    /// being reaped, or if [nothing watches the disk](WatchedDisk).
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }

@@ -228,6 +228,10 @@ impl Disk for PwriteDisk {
     fn depth(&self) -> usize {
         self.shared.depth.load(Ordering::Relaxed)
     }
+
+    fn has_completions(&self) -> bool {
+        !self.shared.done.lock().is_empty()
+    }
 }
 
 #[cfg(test)]

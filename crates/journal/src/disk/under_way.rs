@@ -81,7 +81,17 @@ impl UnderWay {
 
     /// How long the oldest has been under way; zero if there is none.
     pub fn age(&self) -> Duration {
-        let oldest = self.0.lock().begun.iter().map(|(_, at)| *at).min();
+        self.oldest(|_| true)
+    }
+
+    /// The same of those that a thread waits for itself.
+    pub(super) fn age_of_calls(&self) -> Duration {
+        self.oldest(|operation| matches!(operation, Operation::Call(_)))
+    }
+
+    fn oldest(&self, counts: impl Fn(Operation) -> bool) -> Duration {
+        let operations = self.0.lock();
+        let oldest = operations.begun.iter().filter(|(of, _)| counts(*of)).map(|(_, at)| *at).min();
         oldest.map_or(Duration::ZERO, |at| at.elapsed())
     }
 

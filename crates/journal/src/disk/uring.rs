@@ -126,6 +126,10 @@ impl Disk for UringDisk {
     fn depth(&self) -> usize {
         self.ring.depth()
     }
+
+    fn has_completions(&self) -> bool {
+        self.ring.has_completions()
+    }
 }
 
 #[cfg(test)]

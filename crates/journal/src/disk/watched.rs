@@ -124,8 +124,16 @@ impl Disk for WatchedDisk {
         self.disk.device()
     }
 
+    fn has_completions(&self) -> bool {
+        self.disk.has_completions()
+    }
+
     fn under_way(&self) -> Duration {
-        self.under_way.age()
+        // A disk of which something is to be reaped answers: it is the thread that reaps which is late.
+        match self.disk.has_completions() {
+            true => self.under_way.age_of_calls(),
+            false => self.under_way.age(),
+        }
     }
 
     fn unchanged(&self) -> Option<Duration> {
@@ -185,6 +193,29 @@ mod tests {
         disk.reap(&mut Vec::new());
         let unchanged = disk.unchanged().unwrap();
         assert!(unchanged <= before.elapsed(), "its end counts, too");
+    }
+
+    #[test]
+    fn a_disk_that_has_answered_is_not_under_way_however_late_it_is_reaped() {
+        let sim = SimDisk::new(4);
+        let disk = WatchedDisk::over(sim.clone());
+        let file = disk.create("a", 2 * SECTOR as u64).unwrap();
+        for (token, pos) in [(9, 0), (10, SECTOR as u64)] {
+            disk.submit(WriteOp { token, file, pos, data: data(), sync: true }).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(disk.under_way() >= Duration::from_millis(5));
+        assert!(sim.step());
+        assert_eq!((disk.has_completions(), disk.under_way()), (true, Duration::ZERO));
+        let asked = disk.under_way.during(|| {
+            std::thread::sleep(Duration::from_millis(5));
+            disk.under_way()
+        });
+        assert!(asked >= Duration::from_millis(5), "what a thread waits for itself counts");
+        let mut done = Vec::new();
+        disk.reap(&mut done);
+        assert!(!disk.has_completions());
+        assert!(done.len() == 2 || disk.under_way() >= Duration::from_millis(5), "the other one is not done");
     }
 
     #[test]

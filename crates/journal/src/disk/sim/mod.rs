@@ -623,6 +623,10 @@ impl Disk for SimDisk {
         inner.state.in_flight.len() + inner.state.done.len()
     }
 
+    fn has_completions(&self) -> bool {
+        !self.inner.lock().state.done.is_empty()
+    }
+
     fn free_bytes(&self) -> Result<u64, DiskError> {
         let inner = self.thawed();
         inner.check_power()?;
