@@ -82,7 +82,7 @@ pub use publish::{
     PublishTransaction, PublishVerdict,
 };
 pub use read::{
-    Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, READ_FOR, ReadGrant, ReadHold,
+    Damage, DamageCause, EpochEnd, Fetched, Follower, FoundOffset, OffsetSpec, READ_FOR, ReadGrant, ReadHold,
     ReadMemory, ReadPosition, ReadRoom, ReadTarget, Slice, held,
 };
 pub use sabir_delivery::policy::{DeathReason, Deaths};

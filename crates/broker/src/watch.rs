@@ -1,7 +1,7 @@
 //! Waiting for records.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -38,10 +38,92 @@ impl Watch {
     }
 }
 
-/// The watches of a shard, by partition and by their own place in memory, which no other has while they are registered.
+/// Which of many positions have something new behind them, for one reader.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    /// By position: whether it is among those that have fired.
+    marks: Box<[AtomicBool]>,
+    fired: Mutex<(Vec<u32>, Sleeper)>,
+}
+
+impl Follow {
+    /// Follows so many positions.
+    pub(crate) fn new(positions: usize) -> Arc<Self> {
+        let marks = (0..positions).map(|_| AtomicBool::new(false)).collect();
+        Arc::new(Self { marks, fired: Mutex::default() })
+    }
+
+    /// The place in memory that is a position's alone.
+    pub(crate) fn place(&self, position: u32) -> usize {
+        std::ptr::from_ref(&self.marks[position as usize]).addr()
+    }
+
+    fn fire(&self, position: u32, wakes: &mut WakeBatch) {
+        if self.marks[position as usize].swap(true, SeqCst) {
+            return;
+        }
+        let mut fired = self.fired.lock();
+        fired.0.push(position);
+        fired.1.wake(wakes);
+    }
+
+    /// Those that have fired. What fires from then on does so again; what did before is there to be read.
+    pub(crate) fn take(&self) -> Vec<u32> {
+        let fired = std::mem::take(&mut self.fired.lock().0);
+        fired.iter().for_each(|position| self.marks[*position as usize].store(false, SeqCst));
+        fired
+    }
+
+    /// Waits until one has fired.
+    pub(crate) async fn fired(&self) {
+        poll_fn(|cx| {
+            let mut fired = self.fired.lock();
+            if !fired.0.is_empty() {
+                return Poll::Ready(());
+            }
+            fired.1.sleep(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// What is told of a partition that grows or goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Watcher {
+    Data(Arc<Watch>),
+    /// One of the positions that a reader follows.
+    Follow(Arc<Follow>, u32),
+}
+
+impl Watcher {
+    /// A place in memory that no other watcher has while this one is registered.
+    fn place(&self) -> usize {
+        match self {
+            Self::Data(watch) => place_of(watch),
+            Self::Follow(follow, position) => follow.place(*position),
+        }
+    }
+
+    fn grew(&self, bytes: u64, wakes: &mut WakeBatch) {
+        match self {
+            Self::Data(watch) => watch.grew(bytes, wakes),
+            Self::Follow(follow, position) => follow.fire(*position, wakes),
+        }
+    }
+
+    fn fire(&self, wakes: &mut WakeBatch) {
+        match self {
+            Self::Data(watch) => watch.fire(wakes),
+            Self::Follow(follow, position) => follow.fire(*position, wakes),
+        }
+    }
+}
+
+/// The watchers of a shard, by partition and by their own place in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    watches: Mutex<BTreeMap<(PartitionId, usize), Arc<Watch>>>,
+    watches: Mutex<BTreeMap<(PartitionId, usize), Watcher>>,
     /// Registrations, for looking without the lock.
     count: AtomicUsize,
 }
@@ -51,15 +133,20 @@ fn place_of(watch: &Arc<Watch>) -> usize {
 }
 
 impl Watchers {
-    fn add(&self, partition: PartitionId, watch: &Arc<Watch>) {
-        self.watches.lock().insert((partition, place_of(watch)), watch.clone());
+    pub(crate) fn add(&self, partition: PartitionId, watcher: Watcher) {
+        self.watches.lock().insert((partition, watcher.place()), watcher);
         self.count.fetch_add(1, SeqCst);
     }
 
-    fn remove(&self, partition: PartitionId, watch: &Arc<Watch>) {
-        if self.watches.lock().remove(&(partition, place_of(watch))).is_some() {
+    pub(crate) fn remove(&self, partition: PartitionId, place: usize) {
+        if self.watches.lock().remove(&(partition, place)).is_some() {
             self.count.fetch_sub(1, SeqCst);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.watches.lock().len()
     }
 
     /// Tells watches what a block touched.
@@ -102,7 +189,10 @@ impl DataWatch {
             fired: AtomicBool::new(false),
             sleeper: Mutex::default(),
         });
-        places.iter().for_each(|(shard, partition)| shard.reads.watchers.add(*partition, &watch));
+        let add = |shard: &Arc<Shard>, partition| {
+            shard.reads.watchers.add(partition, Watcher::Data(watch.clone()));
+        };
+        places.iter().for_each(|(shard, partition)| add(shard, *partition));
         Self { watch, places }
     }
 }
@@ -130,7 +220,7 @@ impl Future for DataWatch {
 impl Drop for DataWatch {
     fn drop(&mut self) {
         for (shard, partition) in &self.places {
-            shard.reads.watchers.remove(*partition, &self.watch);
+            shard.reads.watchers.remove(*partition, place_of(&self.watch));
         }
     }
 }
@@ -151,8 +241,8 @@ mod tests {
     /// Registers, and takes away again in the order in which they came.
     fn took(watchers: &Watchers, all: &[(PartitionId, Arc<Watch>)]) -> Duration {
         let began = Instant::now();
-        all.iter().for_each(|(partition, watch)| watchers.add(*partition, watch));
-        all.iter().for_each(|(partition, watch)| watchers.remove(*partition, watch));
+        all.iter().for_each(|(partition, watch)| watchers.add(*partition, Watcher::Data(watch.clone())));
+        all.iter().for_each(|(partition, watch)| watchers.remove(*partition, place_of(watch)));
         assert!(watchers.watches.lock().is_empty() && watchers.count.load(SeqCst) == 0);
         began.elapsed()
     }
@@ -174,13 +264,13 @@ mod tests {
         let (watchers, wakes) = (Watchers::default(), &mut WakeBatch::default());
         let [one, both, other] = [watch(), watch(), watch()];
         for (partition, watch) in [(1, &one), (1, &both), (2, &both), (2, &other)] {
-            watchers.add(PartitionId(partition), watch);
+            watchers.add(PartitionId(partition), Watcher::Data(watch.clone()));
         }
         let fired = |watch: &Watch| watch.fired.load(SeqCst);
         let grown = Touched { grown: vec![(PartitionId(1), 5)], ..Touched::default() };
         watchers.notify(&grown, wakes);
         assert!(fired(&one) && fired(&both) && !fired(&other));
-        watchers.remove(PartitionId(2), &both);
+        watchers.remove(PartitionId(2), place_of(&both));
         let gone = Touched { gone: vec![PartitionId(2)], ..Touched::default() };
         watchers.notify(&gone, wakes);
         assert!(fired(&other));

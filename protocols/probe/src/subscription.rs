@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_broker::{Caller, ReadPosition, ReadTarget, Topic};
+use sabir_broker::{Caller, Follower, ReadPosition, ReadTarget, Topic};
 use sabir_model::{ErrorAbout, ReadError};
 
 use crate::frontend::ProbeFrontend;
 use crate::records::{READ_BYTES, Shown};
 
-/// How far a subscription has read each partition.
-type Positions = Vec<ReadPosition>;
-type Reading = Pin<Box<dyn Future<Output = Result<(Positions, Vec<Shown>), ErrorAbout<ReadError>>>>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(Follower, Vec<Shown>), ErrorAbout<ReadError>>>>>;
 
 pub(crate) struct Subscription {
     pub(crate) number: u64,
+    /// Partitions that it follows.
+    pub(crate) partitions: usize,
     probe: Arc<ProbeFrontend>,
     /// What was read and not sent.
     ready: VecDeque<Shown>,
@@ -31,14 +31,15 @@ impl Subscription {
         caller: &Caller,
         topic: &Topic,
     ) -> Result<Self, ErrorAbout<ReadError>> {
-        let mut positions = Positions::new();
+        let mut positions = Vec::new();
         for partition in &topic.partitions {
             let target = ReadTarget::new(caller, topic, partition.index)?;
             let next = probe.broker.partition_stats(target)?.end;
             positions.push(ReadPosition { target, next });
         }
-        let reading = Box::pin(next(probe.clone(), positions));
-        Ok(Self { number, probe, ready: VecDeque::new(), reading })
+        let partitions = positions.len();
+        let reading = Box::pin(next(probe.clone(), probe.broker.follow(positions)));
+        Ok(Self { number, partitions, probe, ready: VecDeque::new(), reading })
     }
 
     /// The next record, when there is one; the task is woken when there may be.
@@ -47,9 +48,9 @@ impl Subscription {
             match self.reading.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok((positions, records))) => {
+                Poll::Ready(Ok((follower, records))) => {
                     self.ready.extend(records);
-                    self.reading = Box::pin(next(self.probe.clone(), positions));
+                    self.reading = Box::pin(next(self.probe.clone(), follower));
                 }
             }
         }
@@ -60,18 +61,18 @@ impl Subscription {
 /// Waits for records behind the positions, and moves these behind what is found.
 async fn next(
     probe: Arc<ProbeFrontend>,
-    mut positions: Positions,
-) -> Result<(Positions, Vec<Shown>), ErrorAbout<ReadError>> {
+    mut follower: Follower,
+) -> Result<(Follower, Vec<Shown>), ErrorAbout<ReadError>> {
     loop {
         let mut all = Vec::new();
-        for (index, fetched) in probe.broker.read_on(&mut positions, READ_BYTES).await? {
-            let ReadPosition { target, next } = positions[index];
+        for (index, fetched) in follower.next(READ_BYTES).await? {
+            let ReadPosition { target, next } = follower.position(index);
             let (records, behind) = probe.shown(target, index as i32, next, fetched).await?;
-            positions[index].next = behind;
+            follower.go_on_at(index, behind);
             all.extend(records);
         }
         if !all.is_empty() {
-            return Ok((positions, all));
+            return Ok((follower, all));
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use damage::Damages;
 pub use damage::{Damage, DamageCause};
 pub use fetch::READ_FOR;
 pub(crate) use fetch::ReadSpec;
-pub use follow::ReadPosition;
+pub use follow::{Follower, ReadPosition};
 pub use memory::{ReadGrant, ReadHold, ReadMemory, held};
 pub(crate) use memory::{ReadMemoryOf, UNHELD, hold};
 pub(crate) use record::StoredBatch;
