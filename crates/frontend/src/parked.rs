@@ -34,7 +34,8 @@ pub struct GiveUp {
 }
 
 /// The answer to an entry that may wait ([`answer_later`](sabir_broker::projection::Effects::answer_later)). If the caller that waits goes, so does
-/// its place: what comes from then on is for others.
+/// its place: what comes from then on is for others, and what has come is lost. Where the node itself ends the connection its session therefore
+/// [begins](GiveUp::begin) to give up, and waits for the answer ([`Session::give_up`](sabir_net::Session::give_up)).
 pub struct Parked {
     give_up: Option<GiveUp>,
     reply: Reply<Result<Bytes, ShardFailure>>,
@@ -70,15 +71,21 @@ impl Future for Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        let Some(give_up) = self.give_up.take() else { return };
-        // At once where that can be: what comes from now on is for others.
-        let began = give_up.push();
-        let tasks = give_up.tasks.clone();
-        tasks.spawn("give up an entry", move || async move { give_up.finish(began).await });
+        if let Some(give_up) = self.give_up.take() {
+            give_up.begin();
+        }
     }
 }
 
 impl GiveUp {
+    /// Writes it at once where that can be, else as soon as it can: what comes from then on is for others. The projection answers what waits, with what
+    /// came meanwhile if anything did; doing it twice is doing it once.
+    pub fn begin(self) {
+        let began = self.push();
+        let tasks = self.tasks.clone();
+        tasks.spawn("give up an entry", move || async move { self.finish(began).await });
+    }
+
     /// Writes it: once there is room, and again for as long as the disk is full. A shard that takes no entries at all has answered the other
     /// one already.
     async fn write(&self) {

@@ -64,6 +64,8 @@ pub(super) enum Overdue {
     Dropped(DropReason),
     /// It had gone already.
     Gone,
+    /// An answer that the client was to have before its connection ends, which it is told of all the same.
+    Answer,
 }
 
 /// A connection's deadlines. Told what the connection looks like and what time it is.

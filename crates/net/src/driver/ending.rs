@@ -179,6 +179,7 @@ impl From<Overdue> for Ending {
         match overdue {
             Overdue::Dropped(reason) => reason.into(),
             Overdue::Gone => Self::Gone,
+            Overdue::Answer => Self::Drained,
         }
     }
 }

@@ -12,12 +12,18 @@ use crate::stream::Stream;
 
 /// How long a client may take to close, and how many bytes it may send until then.
 const TIME: Duration = Duration::from_secs(5);
+/// The same while the node drains, which waits for it.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 const BYTES: usize = 64 << 20;
 /// Bytes passed over at a time: no more than what any connection takes.
 const PIECE: usize = 4 << 10;
 
-/// Waits for the client to close, or for the node to drain.
-pub(super) async fn linger(mut connection: Connection) {
+/// Waits for the client to close, or for the node to drain; if it does so already, for the client alone.
+pub(super) async fn linger(mut connection: Connection, drains: bool) {
+    if drains {
+        let _ = tokio::time::timeout(DRAIN_TIME, pass_over(&mut connection.stream)).await;
+        return;
+    }
     let closing = connection.closing.clone();
     let passing_over = tokio::time::timeout(TIME, pass_over(&mut connection.stream));
     // What it is that ended it does not matter any more.

@@ -39,6 +39,8 @@ const TURN: usize = 1024 * 1024;
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// Turns of more nanoseconds than this on the average are long: such a connection does not go before others.
 const LONG_TURN: u32 = 400_000;
+/// How long it is waited for the answers to what a session gave up as its connection is to end.
+const GIVING_UP: Duration = Duration::from_secs(5);
 /// How long a leave lasts at most, where another connection waits for it.
 const PRESSING: Duration = Duration::from_millis(100);
 /// How often it is looked whether a client is still there whose bytes are not read.
@@ -117,10 +119,11 @@ pub async fn drive<S: Session>(connection: Connection, session: S, counters: Arc
     let ending = std::future::poll_fn(|cx| driver.poll(cx)).await;
     driver.report(&ending);
     if driver.lingers(&ending) {
+        let drains = driver.io.draining;
         let connection = driver.into_connection();
         // Its session is gone, and what waits for that (a takeover of its name) goes on.
         connection.open.leave();
-        Box::pin(linger::linger(connection)).await;
+        Box::pin(linger::linger(connection, drains)).await;
     }
 }
 
@@ -140,6 +143,8 @@ struct Driver<S: Session> {
     attends: Option<Waker>,
     /// What was left there and the session has not taken.
     pushes: VecDeque<S::Push>,
+    /// The connection is to end, and the session has answers to come for its client before it takes its leave.
+    parting: Option<Parting>,
     /// The session takes its leave.
     goodbye: Option<Goodbye>,
     io: Io,
@@ -160,6 +165,14 @@ struct Driver<S: Session> {
     left: bool,
     /// Whether the session has taken its leave in time.
     has_parted: bool,
+    /// Whether its client was to be told what it waited for no more: it may be nobody else's.
+    gave_up: bool,
+}
+
+/// How a connection is to end, and how long it is waited for the answers to what its session gave up.
+struct Parting {
+    why: Ending,
+    until: Instant,
 }
 
 /// How a session takes its leave.
@@ -196,6 +209,7 @@ impl<S: Session> Driver<S> {
             outbox: Attended(outbox),
             attends: None,
             pushes: VecDeque::new(),
+            parting: None,
             goodbye: None,
             io,
             counters,
@@ -209,14 +223,25 @@ impl<S: Session> Driver<S> {
             looked: now,
             left: false,
             has_parted: false,
+            gave_up: false,
         }
     }
 
-    /// Whether the client is to be let close first: it was told something that it may not have read.
+    /// Whether the client is to be let close first: it was told something that it may not have read. A node that drains waits so for those alone
+    /// that would not read it else, or that were told what nobody else has.
     fn lingers(&self, ending: &Ending) -> bool {
         let was_told = self.has_parted || matches!(ending, Ending::Gone);
         let may_be_there = !self.io.ended && !self.left && !matches!(ending, Ending::Broken(_));
-        was_told && may_be_there && !self.io.draining && self.is_sent()
+        was_told
+            && may_be_there
+            && self.is_sent()
+            && (!self.io.draining || self.gave_up || self.is_written_to())
+    }
+
+    /// Whether the socket has what was not read.
+    fn is_written_to(&self) -> bool {
+        let mut seen = [PollFd::new(&self.connection.stream, PollFlags::IN)];
+        rustix::event::poll(&mut seen, Some(&Timespec::default())).is_ok_and(|found| found > 0)
     }
 
     /// Its connection. All else goes.
@@ -242,7 +267,7 @@ impl<S: Session> Driver<S> {
 
     /// Whether it is not its turn yet. What a client asks goes before what others have for theirs, and both before those whose turns are long.
     fn waits_for_its_turn(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.connection.open.is_closing() && self.goodbye.is_none() {
+        if self.connection.open.is_closing() && !self.is_ending() {
             self.leave_queue();
             return false;
         }
@@ -300,14 +325,37 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    /// Has the session take its leave. Gives how the connection ended once there is nothing more to be said.
+    /// Whether the connection ends, for a reason that stays the same.
+    fn is_ending(&self) -> bool {
+        self.parting.is_some() || self.goodbye.is_some()
+    }
+
+    /// Has the session give up what waits for others.
+    fn give_up(&mut self) -> bool {
+        let has_answers = self.session.give_up();
+        self.gave_up |= has_answers;
+        has_answers
+    }
+
+    /// Has the session give up what waits, and take its leave once that is answered. Gives how the connection ended once there is nothing more to be
+    /// said.
     fn part(&mut self, ending: Ending) -> Option<Ending> {
         if let Some(goodbye) = self.goodbye.take() {
             self.has_parted = !matches!(ending, Ending::Broken(_)) && Instant::now() < goodbye.until;
             return Some(goodbye.why);
         }
-        if !ending.can_be_told() {
+        let can_be_told = ending.can_be_told();
+        let (ending, has_given_up) = match self.parting.take() {
+            Some(parting) => (parting.why, true),
+            None => (ending, false),
+        };
+        if !can_be_told {
             return Some(ending);
+        }
+        if !has_given_up && self.give_up() {
+            self.parting = Some(Parting { why: ending, until: Instant::now() + GIVING_UP });
+            self.rest();
+            return None;
         }
         let (talks, until) = match self.session.close(&ending, &mut self.io) {
             Closing::Now => return Some(ending),
@@ -326,9 +374,14 @@ impl<S: Session> Driver<S> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
-        self.io.draining = self.io.draining || self.closing.as_mut().poll(cx).is_ready();
+        if !self.io.draining && self.closing.as_mut().poll(cx).is_ready() {
+            self.io.draining = true;
+            if !self.is_ending() {
+                self.give_up();
+            }
+        }
         self.attend(cx);
-        if let Some(why) = self.connection.open.close_wanted().filter(|_| self.goodbye.is_none()) {
+        if let Some(why) = self.connection.open.close_wanted().filter(|_| !self.is_ending()) {
             return Err(why.into());
         }
         self.io.turn_began = Instant::now();
@@ -387,6 +440,9 @@ impl<S: Session> Driver<S> {
     /// Gives the session what others have left for it, while there is room for what it makes of that.
     #[inline]
     fn deliver(&mut self) -> Result<bool, Ending> {
+        if self.parting.is_some() {
+            return Ok(false);
+        }
         // What is taken is not bounded any more with what is left: no more is taken before there is room for it.
         if self.pushes.is_empty() && !self.io.output.is_full() {
             self.outbox.0.take(&mut self.pushes);
@@ -438,7 +494,7 @@ impl<S: Session> Driver<S> {
 
     /// How many bytes are wanted from the socket.
     fn wanted(&self) -> usize {
-        if self.io.ended || (self.io.draining && self.goodbye.is_none()) {
+        if self.io.ended || self.parting.is_some() || (self.io.draining && self.goodbye.is_none()) {
             return 0;
         }
         match self.session.appetite(&self.io) {
@@ -522,6 +578,10 @@ impl<S: Session> Driver<S> {
     /// Whether nothing is left to be done.
     fn over(&self) -> Option<Ending> {
         let Io { draining, ended, .. } = self.io;
+        if self.parting.is_some() {
+            // How it ends is known, and said behind the answers.
+            return (self.session.standing() != Standing::Working).then_some(Ending::Drained);
+        }
         let over = match &self.goodbye {
             Some(Goodbye { talks: true, .. }) => ended,
             Some(_) => true,
@@ -534,9 +594,10 @@ impl<S: Session> Driver<S> {
     fn check_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
         let now = Instant::now();
         let progress = self.progress(now)?;
-        let (until, overdue) = match &self.goodbye {
-            Some(goodbye) => (goodbye.until, Overdue::Gone),
-            None => self.io.deadlines.next(&self.connection.limits, progress, now),
+        let (until, overdue) = match (&self.goodbye, &self.parting) {
+            (Some(goodbye), _) => (goodbye.until, Overdue::Gone),
+            (None, Some(parting)) => (parting.until, Overdue::Answer),
+            (None, None) => self.io.deadlines.next(&self.connection.limits, progress, now),
         };
         if until <= now {
             return Ok(Poll::Ready(overdue.into()));

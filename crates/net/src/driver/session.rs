@@ -47,6 +47,15 @@ pub trait Session {
         None
     }
 
+    /// The node drains, or is to end the connection while its client can be told: what waits for others is given up. It may have been answered
+    /// meanwhile with what is nobody else's any more (a value that was taken), so that its client is to have that answer. Says whether such
+    /// answers are still to come: then the session has turns, in which it begins nothing more, until its [standing](Self::standing) is no longer
+    /// [`Working`](Standing::Working), for as long as the drain takes or five seconds, and [takes its leave](Self::close) behind that. It may be called
+    /// again.
+    fn give_up(&mut self) -> bool {
+        false
+    }
+
     /// The connection is to end: the session puts what is left to be said into the output, and says how long that is waited for. Not
     /// called where the client cannot be told, nor again while it takes its leave.
     fn close(&mut self, _why: &Ending, _io: &mut Io) -> Closing {
