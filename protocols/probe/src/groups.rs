@@ -2,6 +2,8 @@
 //!
 //! Nothing of a group is kept here: the subscription has its consumers, what they hold, and how often each message was tried.
 
+use std::collections::BTreeMap;
+
 use sabir_broker::projection::delivery::{
     AttemptsChange, HeldBy, MessageOwner, OffsetRanges, Operation, RangesBuffer, Settlement, SubscriptionNo,
     SubscriptionSettings, SubscriptionStart, SubscriptionView, Terms,
@@ -16,6 +18,11 @@ const TOO_MANY: &str = "ERR the group has too many consumers";
 
 /// Consumers of a group.
 const MOST: usize = 1000;
+
+/// The most messages that are shown of a group, and the bytes of their lines from which on no more are: it is looked under the lock of all that the
+/// shard has.
+const MOST_SHOWN: usize = 1000;
+pub(crate) const SHOWN_BYTES: usize = 64 * 1024;
 
 /// Does what a command says of a group: of which partition, and behind that its name and the rest.
 pub(crate) fn apply(
@@ -135,15 +142,21 @@ fn leave(group: SubscriptionNo, name: &str, effects: &mut Effects<'_>) -> Result
     Ok("OK".into())
 }
 
-/// A line for each run of messages that a consumer has, and how many messages are in which state.
+/// Lines for the first messages that consumers have, and how many messages are in which state.
 pub(crate) fn show(of: PartitionId, name: &str, view: &View<'_>) -> String {
     let Some(group) = view.subscription(of, name) else { return NONE.into() };
+    let names: BTreeMap<_, _> = group.consumers().collect();
+    let held = group.held(group.offsets()).flat_map(|(messages, held)| messages.map(move |at| (at, held)));
     let mut lines = String::new();
-    for (messages, held) in group.held(group.offsets()) {
-        let consumer = group.consumers().find(|(number, _)| held.owner == MessageOwner::Named(*number));
-        let consumer = consumer.map_or("-", |(_, name)| name);
-        for offset in messages {
-            lines.push_str(&format!("{offset} {consumer} {}\n", group.attempts(offset).acquired));
+    for (offset, held) in held.take(MOST_SHOWN) {
+        let consumer = match held.owner {
+            MessageOwner::Named(number) => names.get(&number).copied(),
+            _ => None,
+        };
+        let (consumer, tries) = (consumer.unwrap_or("-"), group.attempts(offset).acquired);
+        lines.push_str(&format!("{offset} {consumer} {tries}\n"));
+        if lines.len() >= SHOWN_BYTES {
+            break;
         }
     }
     let counts = group.counts();

@@ -1,8 +1,8 @@
 //! What a client asks for: each is begun where its line is read, and answered in its turn.
 
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use sabir_broker::queue::reader::{Found, QueueReader};
 use sabir_broker::{
     Caller, EntryRef, EntryRefused, NewTopic, Partition, ProjectionEntry, Publish, PublishTargets, Reply,
 };
-use sabir_frontend::Parked;
+use sabir_frontend::{GiveUp, Parked};
 use sabir_model::{Backoff, Offset, PartitionId, QueueConfig, ShardFailure, ShardId, TopicConfig};
 
 use crate::frontend::ProbeFrontend;
@@ -26,12 +26,55 @@ const MOST_READ: usize = 1000;
 /// The most messages that a consumer of a group takes at once.
 const MOST_TAKEN: u32 = 1000;
 
-/// An answer that comes: its lines.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = String>>>;
+/// What comes of an answer: its lines.
+type Coming = Pin<Box<dyn Future<Output = String>>>;
+
+/// An answer, as it comes.
+pub(crate) enum Answering {
+    /// It is there.
+    There(String),
+    /// It comes by itself; until then it counts as so many bytes.
+    Comes(Coming, usize),
+    /// It is worked on when all before it are sent: it may be much.
+    InTurn(Coming),
+}
+
+impl Answering {
+    /// Takes it if it has come.
+    pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
+        if let Self::Comes(coming, _) = self
+            && let Poll::Ready(answer) = coming.as_mut().poll(cx)
+        {
+            *self = Self::There(answer);
+        }
+    }
+
+    /// The answer, now that all before it are sent.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        match self {
+            Self::There(answer) => Poll::Ready(std::mem::take(answer)),
+            Self::Comes(coming, _) | Self::InTurn(coming) => coming.as_mut().poll(cx),
+        }
+    }
+
+    /// Bytes that wait, or may.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::There(answer) => answer.len(),
+            Self::Comes(_, bytes) => *bytes,
+            Self::InTurn(_) => 0,
+        }
+    }
+}
 
 /// An answer that is there.
 pub(crate) fn at_once(answer: impl Into<String>) -> Answering {
-    Box::pin(ready(answer.into()))
+    Answering::There(answer.into())
+}
+
+/// One that comes by itself, and is short.
+pub(crate) fn soon(answer: impl Future<Output = String> + 'static) -> Answering {
+    Answering::Comes(Box::pin(answer), 0)
 }
 
 /// An answer in the one form that errors have.
@@ -47,7 +90,7 @@ pub(crate) fn answered(answer: Result<Bytes, ShardFailure>) -> String {
 /// What was written, or why not.
 pub(crate) fn entry<E>(written: Result<(E, Reply<Result<Bytes, ShardFailure>>), EntryRefused>) -> Answering {
     match written {
-        Ok((_, reply)) => Box::pin(async { answered(reply.await) }),
+        Ok((_, reply)) => soon(async { answered(reply.await) }),
         Err(refused) => at_once(error(refused)),
     }
 }
@@ -63,7 +106,7 @@ pub(crate) fn publish(
         Err(why) => at_once(error(why)),
         Ok(append) => {
             let appending = probe.broker.append(vec![append]);
-            Box::pin(async move {
+            soon(async move {
                 let appended = appending.await.pop().expect("an answer for each batch");
                 appended.map_or_else(error, |appended| format!("OK {}", appended.base_offset))
             })
@@ -80,7 +123,7 @@ pub(crate) fn send(probe: &ProbeFrontend, caller: &Caller, targets: PublishTarge
     };
     match published {
         Err(refused) => at_once(error(refused)),
-        Ok(mut outcomes) => Box::pin(async move {
+        Ok(mut outcomes) => soon(async move {
             let mut told = vec![String::new(); number];
             while let Some(outcome) = outcomes.next().await {
                 let result = outcome.result.map(|appended| appended.base_offset.to_string());
@@ -142,7 +185,7 @@ fn make(
     config: TopicConfig,
 ) -> Answering {
     let topic = NewTopic { name: topic.into(), partitions, config, internal: false, unlike: false };
-    Box::pin(async move {
+    soon(async move {
         let made =
             probe.broker.create_topics(&caller, vec![topic]).await.pop().expect("an answer for each topic");
         made.map_or_else(error, |_| "OK".into())
@@ -168,7 +211,7 @@ pub(crate) fn read(
     let Some(Kept { target, .. }) = probe.kept(caller, topic, partition) else {
         return at_once(error("there is no such partition"));
     };
-    Box::pin(async move {
+    Answering::InTurn(Box::pin(async move {
         let from = Offset(offset);
         let read = match probe.broker.read(target, from, READ_BYTES, true).await {
             Ok(fetched) => probe.shown(target, partition, from, fetched).await,
@@ -182,7 +225,7 @@ pub(crate) fn read(
         let mut answer: String = lines.map(|record| format!("{} {}\n", record.offset, record.text)).collect();
         answer.push_str("OK");
         answer
-    })
+    }))
 }
 
 /// Reads a register as the entry left it that this client wrote there last, whatever others have written behind it.
@@ -201,21 +244,29 @@ pub(crate) fn get(
         let value = view.projection::<State>(number).and_then(|state| state.get(&name));
         value.map_or_else(|| "NIL".to_owned(), |value| format!("OK {value}"))
     };
-    look(probe, caller, home, behind, read)
+    look(probe, caller, home, behind, 0, read)
 }
 
-/// Waits at a queue; `number` is one that no other waits by. If the client goes, so does its place there.
-pub(crate) fn take(probe: &ProbeFrontend, caller: &Caller, queue: &str, ms: u32, number: u64) -> Answering {
+/// Waits at a queue; `number` is one that no other waits by. If the client goes, so does its place there; where the node is to close it, what is given
+/// with the answer gives the place up first.
+pub(crate) fn take(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    queue: &str,
+    ms: u32,
+    number: u64,
+) -> (Answering, Option<GiveUp>) {
     let home = probe.home(caller);
     let written = probe.give_up(home, &format!("give-up {queue} {number}")).and_then(|give_up| {
         let (_, reply) = probe.write(caller, home, &format!("take {queue} {number}"))?;
-        Ok(Parked::new(reply, give_up))
+        Ok((Parked::new(reply, give_up.clone()), give_up))
     });
     match written {
-        Ok(parked) => {
-            Box::pin(async move { answered(parked.within(Duration::from_millis(ms.into())).await) })
+        Ok((parked, give_up)) => {
+            let limit = Duration::from_millis(ms.into());
+            (soon(async move { answered(parked.within(limit).await) }), Some(give_up))
         }
-        Err(refused) => at_once(error(refused)),
+        Err(refused) => (at_once(error(refused)), None),
     }
 }
 
@@ -232,7 +283,7 @@ pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, name: &str, ms: 
     // On the thread that applies it, whatever becomes of this connection meanwhile.
     let clock = probe.clock(place.shard).clone();
     drop(probe.broker.after(caller, &entry, move |_| clock.look_again()));
-    Box::pin(async move {
+    Answering::InTurn(Box::pin(async move {
         let answer = answered(reply.await);
         let Some((_, offset)) = answer.strip_prefix("OK ").and_then(|given| given.split_once(' ')) else {
             return answer;
@@ -247,7 +298,7 @@ pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, name: &str, ms: 
             // Its lease ends by itself, and it is tried again then.
             Ok(Found::Unreadable { error: failure, .. }) | Err(failure) => error(failure),
         }
-    })
+    }))
 }
 
 pub(crate) fn end_lease(
@@ -305,22 +356,24 @@ pub(crate) fn group(
     }
     let name = name.to_owned();
     let read = move |view: &View<'_>| groups::show(place.id, &name, view);
-    (look(probe, caller, place.shard, behind, read), None)
+    (look(probe, caller, place.shard, behind, groups::SHOWN_BYTES, read), None)
 }
 
-/// Reads as an entry left it that this client wrote there last, whatever others have written behind it; else what is applied now.
+/// Reads as an entry left it that this client wrote there last, whatever others have written behind it; else what is applied now. The answer counts as so
+/// many bytes until it is there.
 fn look(
     probe: &ProbeFrontend,
     caller: &Caller,
     shard: ShardId,
     behind: Option<&EntryRef>,
+    bytes: usize,
     read: impl FnOnce(&View<'_>) -> String + Send + 'static,
 ) -> Answering {
     match behind {
         None => at_once(probe.broker.look(caller, shard, read).unwrap_or_else(error)),
         Some(entry) => {
             let reply = probe.broker.after(caller, entry, read);
-            Box::pin(async { reply.await.unwrap_or_else(error) })
+            Answering::Comes(Box::pin(async { reply.await.unwrap_or_else(error) }), bytes)
         }
     }
 }

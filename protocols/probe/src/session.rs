@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use sabir_broker::push::{AskFailure, AskReply, Push, PushSeat};
 use sabir_broker::{Broker, Caller, EntryRef, SessionId};
+use sabir_frontend::GiveUp;
 use sabir_model::{QueueConfig, ShardId};
 use sabir_net::{
     Appetite, ClientKey, Closing, Connection, DropReason, Ending, Io, Limits, LocalBoxFuture, OpenConnection,
     Patience, Session, Standing,
 };
+use tokio::time::Instant;
 
 use crate::frontend::ProbeFrontend;
 use crate::protocol::NAME;
@@ -25,11 +27,17 @@ use crate::wire::{self, BadLine, Command, GroupCommand};
 /// Requests without an answer, subscriptions, and questions to the client without one.
 const MOST_OPEN: usize = 64;
 
+/// No more lines are taken while answers of so many bytes wait for those before them.
+const MOST_WAITING: usize = 256 * 1024;
+
+/// Partitions that a connection's subscriptions follow.
+const MOST_FOLLOWED: usize = 10_000;
+
 /// An answer under way.
 struct Pending {
     answering: Answering,
-    /// Whether it may take as long as others like.
-    may_park: bool,
+    /// How it is given up, if it may take as long as others like.
+    give_up: Option<GiveUp>,
 }
 
 pub(crate) struct ProbeSession {
@@ -42,7 +50,8 @@ pub(crate) struct ProbeSession {
     pending: VecDeque<Pending>,
     /// Waits for a shard in whose open blocks too much is.
     room: Option<LocalBoxFuture>,
-    subscriptions: Vec<Subscription>,
+    /// The next first that is to be asked what it has.
+    subscriptions: VecDeque<Subscription>,
     /// Messages that may be sent.
     credit: u64,
     asked: BTreeMap<u64, AskReply>,
@@ -50,6 +59,8 @@ pub(crate) struct ProbeSession {
     written: HashMap<ShardId, EntryRef>,
     /// What subscriptions, questions and waits are numbered by.
     last: u64,
+    /// The node ends the connection: nothing more is begun, and what waits for others is given up.
+    gives_up: bool,
 }
 
 impl ProbeSession {
@@ -62,11 +73,12 @@ impl ProbeSession {
             client: String::new(),
             pending: VecDeque::new(),
             room: None,
-            subscriptions: Vec::new(),
+            subscriptions: VecDeque::new(),
             credit: 0,
             asked: BTreeMap::new(),
             written: HashMap::new(),
             last: 0,
+            gives_up: false,
         }
     }
 
@@ -81,8 +93,9 @@ impl ProbeSession {
 
     fn answer(&mut self, io: &mut Io, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
+        self.pending.iter_mut().for_each(|pending| pending.answering.look(cx));
         while let Some(first) = self.pending.front_mut()
-            && let Poll::Ready(answer) = first.answering.as_mut().poll(cx)
+            && let Poll::Ready(answer) = first.answering.poll(cx)
         {
             self.pending.pop_front();
             put(io, answer);
@@ -99,10 +112,16 @@ impl ProbeSession {
     }
 
     fn takes_lines(&self, io: &Io) -> bool {
-        self.room.is_none() && self.pending.len() < MOST_OPEN && !io.is_draining() && !io.output.is_full()
+        let waiting = || self.pending.iter().map(|pending| pending.answering.bytes()).sum::<usize>();
+        !self.gives_up
+            && self.room.is_none()
+            && self.pending.len() < MOST_OPEN
+            && !io.is_draining()
+            && !io.output.is_full()
+            && waiting() < MOST_WAITING
     }
 
-    /// Begins what has come, and sends it on its way together.
+    /// Begins what has come, until the connection's turn is over, and sends it on its way together.
     fn begin(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = false;
         while self.may_begin(io, cx) {
@@ -113,6 +132,9 @@ impl ProbeSession {
             let line = io.take_passing_frame(len);
             self.handle(&line);
             moved = true;
+            if io.is_turn_over(Instant::now()) {
+                break;
+            }
         }
         if moved {
             self.broker().flush();
@@ -127,8 +149,8 @@ impl ProbeSession {
     }
 
     fn handle(&mut self, line: &Bytes) {
-        let (answering, may_park) = match wire::parse(line) {
-            Err(BadLine(what)) => (at_once(error(what)), false),
+        let (answering, give_up) = match wire::parse(line) {
+            Err(BadLine(what)) => (at_once(error(what)), None),
             Ok(Command::Credit { messages }) => {
                 self.credit = self.credit.saturating_add(messages.into());
                 return;
@@ -140,9 +162,13 @@ impl ProbeSession {
                     .into_iter()
                     .for_each(|asked| asked.send(Bytes::copy_from_slice(text.as_bytes())));
             }
-            Ok(command) => (self.run(command), matches!(command, Command::Take { .. })),
+            Ok(Command::Take { queue, ms }) => {
+                let number = (self.open.id().0 << 32) + self.number();
+                requests::take(&self.probe, &self.caller, queue, ms, number)
+            }
+            Ok(command) => (self.run(command), None),
         };
-        self.pending.push_back(Pending { answering, may_park });
+        self.pending.push_back(Pending { answering, give_up });
     }
 
     fn run(&mut self, command: Command<'_>) -> Answering {
@@ -174,10 +200,6 @@ impl ProbeSession {
                 requests::get(&probe, &caller, self.written.get(&probe.home(&caller)), name)
             }
             Command::Put { queue, value } => self.write(&format!("put {queue} {value}")),
-            Command::Take { queue, ms } => {
-                let number = (self.open.id().0 << 32) + self.number();
-                requests::take(&probe, &caller, queue, ms, number)
-            }
             Command::Lease { queue, ms } => requests::lease(probe, &caller, queue, ms),
             Command::Done { queue, lease } => requests::end_lease(&probe, &caller, queue, "done", &[lease]),
             Command::Return { queue, lease } => {
@@ -185,8 +207,10 @@ impl ProbeSession {
             }
             Command::Delay { queue, lease, ms } => requests::delay(&probe, &caller, queue, lease, ms),
             Command::Group { topic, partition, group, what } => self.group(topic, partition, group, what),
-            // Handled before: they have no answer.
-            Command::Credit { .. } | Command::Answer { .. } => at_once(error("unexpected")),
+            // Handled before: they have no answer, or may wait.
+            Command::Credit { .. } | Command::Answer { .. } | Command::Take { .. } => {
+                at_once(error("unexpected"))
+            }
         }
     }
 
@@ -239,7 +263,7 @@ impl ProbeSession {
         let key = ClientKey { front_end: NAME, namespace: "".into(), client: client.into() };
         let former = self.probe.registry.take_over(key, &self.open);
         let told = self.told.clone();
-        Box::pin(async move {
+        requests::soon(async move {
             if let Some(former) = former {
                 former.close(DropReason::TakenOver);
                 former.ended().await;
@@ -255,39 +279,63 @@ impl ProbeSession {
         let Some(topic) = self.broker().catalog().topic_of(&self.caller, topic).cloned() else {
             return at_once(error("there is no such topic"));
         };
+        let followed: usize = self.subscriptions.iter().map(|subscription| subscription.partitions).sum();
+        if followed + topic.partitions.len() > MOST_FOLLOWED {
+            return at_once(error("its subscriptions would follow too many partitions"));
+        }
         let number = self.number();
         match Subscription::begin(number, self.probe.clone(), &self.caller, &topic) {
             Err(failure) => at_once(error(failure)),
             Ok(begun) => {
-                self.subscriptions.push(begun);
+                self.subscriptions.push_back(begun);
                 at_once(format!("OK {number}"))
             }
         }
     }
 
-    /// Sends what subscriptions have, as far as credit goes.
+    /// Sends what subscriptions have, as far as credit goes, until the connection's turn is over: the others go first in the next one.
     fn feed(&mut self, io: &mut Io, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        let credit = &mut self.credit;
-        self.subscriptions.retain_mut(|subscription| {
-            while *credit > 0 && !io.output.is_full() {
-                match subscription.poll_next(cx) {
-                    Poll::Pending => return true,
-                    Poll::Ready(Ok(record)) => {
-                        *credit -= 1;
-                        put_message(io, subscription.number, &record);
-                        moved = true;
-                    }
-                    Poll::Ready(Err(failure)) => {
-                        put_end(io, subscription.number, failure);
-                        moved = true;
-                        return false;
-                    }
+        for _ in 0..self.subscriptions.len() {
+            let Some(mut subscription) = self.subscriptions.pop_front() else { break };
+            let (sent, ended) = self.feed_from(&mut subscription, io, cx);
+            moved |= sent;
+            if !ended {
+                self.subscriptions.push_back(subscription);
+            }
+            if io.is_turn_over(Instant::now()) {
+                break;
+            }
+        }
+        moved
+    }
+
+    /// Sends what one subscription has. Says whether it had something, and whether it has ended.
+    fn feed_from(
+        &mut self,
+        subscription: &mut Subscription,
+        io: &mut Io,
+        cx: &mut Context<'_>,
+    ) -> (bool, bool) {
+        let mut moved = false;
+        while self.credit > 0 && !io.output.is_full() && !self.gives_up {
+            match subscription.poll_next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(record)) => {
+                    self.credit -= 1;
+                    put_message(io, subscription.number, &record);
+                    moved = true;
+                }
+                Poll::Ready(Err(failure)) => {
+                    put_end(io, subscription.number, failure);
+                    return (true, true);
                 }
             }
-            true
-        });
-        moved
+            if io.is_turn_over(Instant::now()) {
+                break;
+            }
+        }
+        (moved, false)
     }
 }
 
@@ -356,7 +404,7 @@ impl Session for ProbeSession {
     }
 
     fn standing(&self) -> Standing {
-        match self.pending.iter().any(|pending| !pending.may_park) {
+        match self.pending.iter().any(|pending| self.gives_up || pending.give_up.is_none()) {
             true => Standing::Working,
             false if self.pending.is_empty() && self.subscriptions.is_empty() => Standing::Idle,
             false => Standing::Waiting,
@@ -365,6 +413,14 @@ impl Session for ProbeSession {
 
     fn patience(&self, limits: &Limits) -> Patience {
         Patience::of(limits, !self.client.is_empty())
+    }
+
+    fn give_up(&mut self) -> bool {
+        let parked = self.pending.iter().filter_map(|pending| pending.give_up.as_ref());
+        if !std::mem::replace(&mut self.gives_up, true) {
+            parked.clone().for_each(|give_up| give_up.clone().begin());
+        }
+        parked.count() > 0
     }
 
     fn close(&mut self, why: &Ending, io: &mut Io) -> Closing {

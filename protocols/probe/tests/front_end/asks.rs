@@ -79,7 +79,7 @@ fn a_name_is_one_connections_and_the_next_takes_it_over() {
         old.send(&["TAKE q 20000"]);
         assert!(old.is_silent());
         assert!(hello(&mut new, "same").starts_with("OK "));
-        assert_eq!(old.lines(), ["BYE its client's name is another connection's now", ""]);
+        assert_eq!(old.lines(), ["NIL", "BYE its client's name is another connection's now", ""]);
         new.send(&["PUT q one", "TAKE q 20000"]);
         assert_eq!(new.lines(), ["OK", "OK one"], "the old one's place at the queue went with it");
         node.stop();

@@ -376,3 +376,31 @@ proptest! {
         run(1, &ops);
     }
 }
+
+#[test]
+fn so_much_is_shown_of_a_group_that_holds_more() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), 1);
+    let mut client = node.connect();
+    assert_eq!(client.ask("CREATE t 1"), "OK");
+    for at in 0..1500 {
+        client.send(&[&format!("PUBLISH t 0 {at}")]);
+    }
+    (0..1500).for_each(|_| assert!(client.line().starts_with("OK ")));
+    assert_eq!(client.ask("GROUP t 0 g MAKE"), "OK");
+    for most in [1000, 400] {
+        assert!(client.ask(&format!("GROUP t 0 g NEXT c {most}")).starts_with("OK "));
+    }
+    client.send(&["GROUP t 0 g SHOW"]);
+    for at in 0..1000 {
+        assert_eq!(client.line(), format!("{at} c 1"));
+    }
+    assert_eq!(client.line(), "OK 100 1400 0 next 1400");
+    let long = "n".repeat(190);
+    assert_eq!(client.ask("GROUP t 0 other MAKE"), "OK");
+    assert!(client.ask(&format!("GROUP t 0 other NEXT {long} 1000")).starts_with("OK "));
+    client.send(&["GROUP t 0 other SHOW"]);
+    let shown = std::iter::repeat_with(|| client.line()).take_while(|line| !line.starts_with("OK ")).count();
+    assert!((300..400).contains(&shown), "{shown}");
+    node.stop();
+}

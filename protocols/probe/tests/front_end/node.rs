@@ -122,7 +122,14 @@ impl Lines {
         self.line()
     }
 
-    /// Whether nothing comes for a moment.
+    /// The same of a node that may close the connection meanwhile: nothing then.
+    pub fn try_ask(&mut self, line: &str) -> Option<String> {
+        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).ok()?;
+        answer.strip_suffix('\n').map(str::to_owned)
+    }
+
     /// Asks for a lease until there is one. Gives the answer, and how long that took.
     pub fn leased(&mut self, queue: &str) -> (String, Duration) {
         let began = Instant::now();
@@ -136,6 +143,7 @@ impl Lines {
         }
     }
 
+    /// Whether nothing comes for a moment.
     pub fn is_silent(&mut self) -> bool {
         self.0.get_ref().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut line = String::new();

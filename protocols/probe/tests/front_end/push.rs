@@ -27,3 +27,31 @@ fn records_are_pushed_as_they_come_and_never_more_than_the_credit() {
         node.stop();
     }
 }
+
+#[test]
+fn a_client_follows_so_many_partitions_and_is_told_of_each() {
+    const PARTITIONS: usize = 500;
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let (mut writer, mut reader) = (node.connect(), node.connect());
+        assert_eq!(writer.ask(&format!("CREATE t {PARTITIONS}")), "OK");
+        reader.send(&["SUBSCRIBE t"; 21]);
+        for number in 1..=20 {
+            assert_eq!(reader.line(), format!("OK {number}"));
+        }
+        assert_eq!(reader.line(), "ERR its subscriptions would follow too many partitions");
+        reader.send(&["CREDIT 1000"]);
+        for (partition, text) in [(0, "a"), (77, "b"), (PARTITIONS - 1, "c"), (77, "d")] {
+            assert!(writer.ask(&format!("PUBLISH t {partition} {text}")).starts_with("OK "));
+            let mut told: Vec<_> = (0..20).map(|_| reader.line()).collect();
+            told.sort_unstable();
+            let offset = usize::from(text == "d");
+            let mut expected: Vec<_> =
+                (1..=20).map(|number| format!("MSG {number} {partition} {offset} {text}")).collect();
+            expected.sort_unstable();
+            assert_eq!(told, expected);
+        }
+        node.stop();
+    }
+}

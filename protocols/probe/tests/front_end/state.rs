@@ -1,8 +1,11 @@
 //! The protocol's own state: read in the order it was written in, waited for, and there after crashes.
 
+use std::collections::HashSet;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::node::{Node, SHARDS};
+use crate::node::{Lines, Node, SHARDS};
 
 #[test]
 fn what_is_pipelined_is_read_between_the_writes() {
@@ -78,11 +81,167 @@ fn whoever_waits_is_told_that_the_node_goes_down_and_is_given_nothing_by_the_nex
         waits.send(&["TAKE q 20000"]);
         assert!(waits.is_silent());
         node.stop();
-        assert_eq!(waits.lines(), ["BYE the node goes down", ""]);
+        assert_eq!(waits.lines(), ["NIL", "BYE the node goes down", ""]);
         let node = Node::start(data.path(), shards);
         let mut client = node.connect();
         client.send(&["PUT q kept", "TAKE q 100"]);
         assert_eq!(client.lines(), ["OK", "OK kept"]);
+        node.stop();
+    }
+}
+
+/// Puts values while clients that wait for them are closed in some way, round after round; none that was acknowledged is lost.
+fn nothing_is_lost(node: &Node, close: impl Fn() + Sync) {
+    const ROUNDS: usize = 12;
+    let (ended, mut acknowledged) = (AtomicBool::new(false), Vec::new());
+    let taken = std::thread::scope(|scope| {
+        let putting = scope.spawn(|| {
+            let (mut writer, mut put) = (node.connect(), Vec::new());
+            assert!(writer.ask("HELLO writer").starts_with("OK "));
+            for number in 0.. {
+                if ended.load(SeqCst) {
+                    break;
+                }
+                if writer.ask(&format!("PUT q {number}")) == "OK" {
+                    put.push(number.to_string());
+                }
+            }
+            put
+        });
+        let mut taken = Vec::new();
+        for _ in 0..ROUNDS {
+            let (mut taker, mut closing) = (node.connect(), None);
+            assert!(taker.ask("HELLO taker").starts_with("OK "));
+            taker.send(&["TAKE q 20000"; 3]);
+            loop {
+                match taker.line() {
+                    line if line.starts_with("OK ") => {
+                        taken.push(line[3..].to_owned());
+                        closing.get_or_insert_with(|| scope.spawn(&close));
+                        taker.send(&["TAKE q 20000"]);
+                    }
+                    line if line.starts_with("BYE ") => break,
+                    line => assert_eq!(line, "NIL"),
+                }
+            }
+            if let Some(closing) = closing {
+                closing.join().unwrap();
+            }
+        }
+        ended.store(true, SeqCst);
+        acknowledged = putting.join().unwrap();
+        taken
+    });
+    let (mut left, mut reader) = (Vec::new(), node.connect());
+    while let Some(value) = reader.ask("TAKE q 0").strip_prefix("OK ") {
+        left.push(value.to_owned());
+    }
+    let there: HashSet<_> = taken.iter().chain(&left).collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|value| !there.contains(value)).collect();
+    assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), acknowledged.len());
+    assert_eq!(there.len(), taken.len() + left.len(), "each once");
+}
+
+#[test]
+fn a_client_that_is_closed_as_it_waits_takes_no_value_with_it() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        nothing_is_lost(&node, || {
+            let (status, body) = node.http("GET", "/sabir/v1/connections?prefix=taker", "");
+            assert_eq!(status, 200, "{body}");
+            let list: serde_json::Value = serde_json::from_str(&body).unwrap();
+            for open in list["connections"].as_array().unwrap() {
+                node.http("DELETE", &format!("/sabir/v1/connections/{}", open["id"].as_str().unwrap()), "");
+            }
+        });
+        node.stop();
+    }
+}
+
+#[test]
+fn nor_does_one_whose_name_is_taken_over() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        nothing_is_lost(&node, || assert!(node.connect().ask("HELLO taker").starts_with("OK ")));
+        node.stop();
+    }
+}
+
+#[test]
+fn nor_do_those_that_wait_as_the_node_stops() {
+    const TAKERS: usize = 4;
+    let data = tempfile::tempdir().unwrap();
+    let (mut acknowledged, mut there) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        let node = Node::start(data.path(), 1);
+        let (mut writer, begun) = (node.connect(), Barrier::new(TAKERS + 2));
+        let takers: Vec<_> = (0..TAKERS).map(|_| node.connect()).collect();
+        let begun = &begun;
+        std::thread::scope(|scope| {
+            let putting = scope.spawn(move || {
+                let mut put = Vec::new();
+                for number in 0.. {
+                    if number == 20 {
+                        begun.wait();
+                    }
+                    let value = format!("{round}.{number}");
+                    match writer.try_ask(&format!("PUT q {value}")) {
+                        Some(answer) if answer == "OK" => put.push(value),
+                        _ => return put,
+                    }
+                }
+                put
+            });
+            let take = |mut taker: Lines| {
+                move || {
+                    let mut taken = Vec::new();
+                    begun.wait();
+                    while let Some(answer) = taker.try_ask("TAKE q 20000")
+                        && let Some(value) = answer.strip_prefix("OK ")
+                    {
+                        taken.push(value.to_owned());
+                    }
+                    taken
+                }
+            };
+            let taking: Vec<_> = takers.into_iter().map(|taker| scope.spawn(take(taker))).collect();
+            begun.wait();
+            node.stop();
+            acknowledged.extend(putting.join().unwrap());
+            taking.into_iter().for_each(|taking| there.extend(taking.join().unwrap()));
+        });
+    }
+    let node = Node::start(data.path(), 1);
+    let mut reader = node.connect();
+    while let Some(value) = reader.ask("TAKE q 0").strip_prefix("OK ") {
+        there.push(value.to_owned());
+    }
+    let there: HashSet<_> = there.into_iter().collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|value| !there.contains(*value)).collect();
+    assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), acknowledged.len());
+    node.stop();
+}
+
+#[test]
+fn no_more_is_taken_while_much_waits_for_an_answer_before_it() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let (mut one, mut other) = (node.connect(), node.connect());
+        let long = "x".repeat(60 * 1024);
+        assert_eq!(other.ask(&format!("SET a {long}")), "NIL");
+        one.send(&[&["TAKE q 20000"][..], &["GET a"; 6], &["SET c 1"]].concat());
+        assert!(one.is_silent(), "it waits");
+        assert_eq!(other.ask("GET c"), "NIL", "too much waits");
+        assert_eq!(other.ask("PUT q value"), "OK");
+        assert_eq!(one.line(), "OK value");
+        for _ in 0..6 {
+            assert_eq!(one.line(), format!("OK {long}"));
+        }
+        assert_eq!(one.line(), "NIL");
+        assert_eq!(other.ask("GET c"), "OK 1");
         node.stop();
     }
 }
