@@ -152,9 +152,9 @@ impl Caller {
         if self.as_front_end().is_some_and(is_of) { Ok(()) } else { Err(EntryRefused::OtherFrontend) }
     }
 
-    /// Whether a topic's subscription may be removed that is a projection's, or has no owner: a client asks its protocol for the former, which has
-    /// state of its own about it.
-    pub(crate) fn may_remove_subscription_of(&self, owner: FrontendNo) -> Result<(), SubscribeRefused> {
+    /// Whether a topic's subscription may be purged or removed, or be made in further partitions, that is a projection's, or has no owner: a client
+    /// asks its protocol for the former, which has state of its own about it.
+    pub(crate) fn may_change_subscription_of(&self, owner: FrontendNo) -> Result<(), SubscribeRefused> {
         let may = owner == FrontendNo::NONE || self.principal == Principal::Operator;
         if may { Ok(()) } else { Err(SubscribeRefused::Owned) }
     }
@@ -238,9 +238,27 @@ impl Broker {
         }
     }
 
-    /// Whether a topic may be changed, emptied or deleted: no caller changes what is internal, no front end what another one made, and no session
-    /// what another one has for itself.
-    pub(crate) fn may_change(&self, caller: &Caller, topic: &Topic) -> Result<(), TopicError> {
+    /// Whether records may be taken out of a topic by their offsets, as things are now: those that [may change](Self::may_change) it do so, but not of
+    /// a queue. A front end asks before it writes an entry that moves a log's start
+    /// ([`Effects::move_log_start`](crate::projection::Effects::move_log_start)).
+    ///
+    /// # Errors
+    /// Those of [`may_change`](Self::may_change), and [`TopicError::QueueRecords`].
+    pub fn may_empty(&self, caller: &Caller, topic: &Topic) -> Result<(), TopicError> {
+        self.may_change(caller, topic)?;
+        match topic.config.queue() {
+            Some(_) => Err(TopicError::QueueRecords((*topic.name).into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a topic may be changed, emptied or deleted, as things are now: no caller changes what is internal, no front end what another one made,
+    /// and no session what another one has for itself. The broker's own calls judge that by themselves; a front end asks before it writes an
+    /// entry that changes a topic by its effects, since `apply` knows no caller.
+    ///
+    /// # Errors
+    /// [`TopicError::Unknown`] of what the caller does not see, [`TopicError::Internal`], [`TopicError::MadeElsewhere`], [`TopicError::Exclusive`].
+    pub fn may_change(&self, caller: &Caller, topic: &Topic) -> Result<(), TopicError> {
         if !caller.sees(topic) {
             return Err(TopicError::Unknown);
         }

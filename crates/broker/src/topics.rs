@@ -358,7 +358,8 @@ impl Broker {
     ) -> Result<Offset, TopicError> {
         let shard = self.shard(shard).ok_or(TopicError::Unknown)?;
         let topic = shard.state.read().partition(partition).map(|partition| partition.topic);
-        self.changeable(caller, topic.ok_or(TopicError::Unknown)?)?;
+        let known = self.changeable(caller, topic.ok_or(TopicError::Unknown)?)?;
+        self.may_empty(caller, &known)?;
         let body = LogStartsMoved { moves: vec![(partition, before)] };
         shard.ask(Priority::Reserve, &body).await
     }

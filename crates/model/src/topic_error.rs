@@ -48,6 +48,9 @@ pub enum TopicError {
     /// Records are not taken out of a queue by their offsets.
     #[error("partition {0} is a queue's, which lets go of its messages when they are settled")]
     QueuePartition(PartitionId),
+    /// The same, by the topic's name.
+    #[error("topic {0:?} is a queue, which lets go of its messages when they are settled")]
+    QueueRecords(Box<str>),
     /// The queue has consumers, and was to be deleted only without.
     #[error("the queue {0:?} has consumers: end them, or delete it whether it is used or not")]
     InUse(Box<str>),

@@ -131,7 +131,7 @@ fn of_subscription(error: SubscribeRefused) -> (StatusCode, &'static str) {
         E::Topic(QueueError::Shard(failure)) => of_shard(failure),
         E::Topic(QueueError::Internal) => (StatusCode::CONFLICT, "internal-topic"),
         E::Topic(QueueError::Unknown | QueueError::NotAQueue) => (StatusCode::NOT_FOUND, "unknown-topic"),
-        E::Topic(QueueError::Locked | QueueError::Exclusive | QueueError::InUse) => {
+        E::Topic(QueueError::Locked | QueueError::Exclusive | QueueError::InUse | QueueError::Owned) => {
             (StatusCode::FORBIDDEN, "forbidden")
         }
         E::Owned => (StatusCode::FORBIDDEN, "forbidden"),
@@ -172,7 +172,7 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         E::Exists(_) | E::Collides { .. } => (StatusCode::CONFLICT, "topic-exists"),
         E::Reserved { .. } => (StatusCode::CONFLICT, "reserved-name"),
         E::Internal(_) => (StatusCode::CONFLICT, "internal-topic"),
-        E::IsQueue(_) | E::QueuePartition(_) | E::InUse(_) | E::NotEmpty(_) => {
+        E::IsQueue(_) | E::QueuePartition(_) | E::QueueRecords(_) | E::InUse(_) | E::NotEmpty(_) => {
             (StatusCode::CONFLICT, "queue")
         }
         E::MadeElsewhere(_) | E::Exclusive(_) => (StatusCode::FORBIDDEN, "forbidden"),

@@ -97,6 +97,7 @@ impl Definitions {
             | QueueError::Internal
             | QueueError::Locked
             | QueueError::NotAQueue
+            | QueueError::Owned
             | QueueError::Exclusive
             | QueueError::InUse => TopicError::InUse((*topic.name).into()),
         })?;

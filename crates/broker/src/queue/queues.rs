@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::dispatch::Credit;
 use sabir_delivery::subscription::{MessageState, Settlement};
-use sabir_model::{ErrorAbout, ShardId, Subject};
+use sabir_model::{ErrorAbout, FrontendNo, ShardId, Subject};
 
 use super::driver::LedQueues;
 use super::gathered::Change;
@@ -351,10 +351,17 @@ impl Queues {
         }
     }
 
-    /// Drops all messages that are ready or parked, and tells how many those were.
+    /// Drops all messages that are ready or parked, and tells how many those were. Refused of a topic's subscription that a front end keeps
+    /// ([`QueueError::Owned`]), which that alone moves.
     pub fn purge(&self, caller: &Caller, target: QueueTarget) -> QueueReply<'_, u64> {
         let (replier, mut reply) = Reply::pair();
-        match self.usable(caller, target).and_then(|_| self.policy(target)) {
+        let may_purge = self.usable(caller, target).and_then(|shard| {
+            let owner = shard.state.read().subscriptions.view(target.subscription()).map(|view| view.owner());
+            caller
+                .may_change_subscription_of(owner.unwrap_or(FrontendNo::NONE))
+                .map_err(|_| QueueError::Owned)
+        });
+        match may_purge.and_then(|()| self.policy(target)) {
             Ok(policy) => self.ask(target, QueueRequest::Purge { target, policy, dropped: 0, replier }),
             Err(error) => reply = Reply::ready(Err(error)),
         }

@@ -71,8 +71,8 @@ pub enum SubscribeRefused {
     /// The topic has as many as it may have.
     #[error("the topic has as many subscriptions as it may have")]
     TooMany,
-    /// An entry of a front end's own made it: no client removes it otherwise.
-    #[error("a front end keeps the subscription for its clients, who remove it by way of that")]
+    /// An entry of a front end's own made it: no client moves or removes it otherwise.
+    #[error("a front end keeps the subscription for its clients, who move and remove it by way of that")]
     Owned,
     /// It is there with other settings.
     #[error("the subscription is there with other settings")]
@@ -115,6 +115,8 @@ impl Broker {
     /// Has a topic have a subscription of that name, made where it is not there. Gives its part of each partition, in their order. A partition that
     /// was added since it was made is taken from its first record on.
     ///
+    /// Of one that a front end keeps in some partition there are the parts that this has, and none is made: callers consume it there.
+    ///
     /// # Errors
     /// See [`SubscribeRefused`]. Some partitions may have their parts then: a caller that asks again makes the others.
     pub async fn subscribe(
@@ -141,6 +143,9 @@ impl Broker {
         }
         if let Some(there) = self.check_alike(topic, name, wanted)? {
             return Ok(there);
+        }
+        if self.owner_of_a_part(topic, name) != FrontendNo::NONE {
+            return Ok(self.parts(topic, name));
         }
         let known = self.first_made(topic, name);
         // A part of one that is there is as the others are.
@@ -214,7 +219,7 @@ impl Broker {
             let owner =
                 shard.state.read().subscriptions.find(partition.id, name).map(|(_, named)| named.owner);
             let owner = owner.unwrap_or(FrontendNo::NONE);
-            caller.may_remove_subscription_of(owner)?;
+            caller.may_change_subscription_of(owner)?;
             parts.push((shard, SubscriptionRemoved { owner, partition: partition.id, name: name.into() }));
         }
         let asked = parts.into_iter().map(|(shard, body)| shard.ask(Priority::Reserve, &body));
@@ -228,6 +233,23 @@ impl Broker {
             }
         }
         Ok(was_there)
+    }
+
+    /// Whether a topic's subscription may be purged or removed, as things are now: not where a front end keeps it. What then does so judges that by
+    /// itself, part by part.
+    ///
+    /// # Errors
+    /// The topic cannot be used so; the name is none; [`SubscribeRefused::Owned`].
+    pub fn may_change_subscription(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        name: &str,
+    ) -> Result<(), ErrorAbout<SubscribeRefused>> {
+        let may_change = self
+            .check_subscription(caller, topic, name)
+            .and_then(|()| caller.may_change_subscription_of(self.owner_of_a_part(topic, name)));
+        may_change.map_err(|error| ErrorAbout::new(error, topic.subscription_subject(name)))
     }
 
     /// The subscriptions of a topic, by their names.
@@ -246,6 +268,9 @@ impl Broker {
             for (number, named) in shard.state.read().subscriptions.named_of(partition.id) {
                 let part = QueueTarget::of_subscription(partition, number);
                 let of_name = all.entry(named.name.clone()).or_insert((named.owner, Vec::new()));
+                if of_name.0 == FrontendNo::NONE {
+                    of_name.0 = named.owner;
+                }
                 of_name.1.push(part);
             }
         }
@@ -329,6 +354,16 @@ impl Broker {
             Some(QueueTarget::of_subscription(partition, number))
         };
         topic.partitions.iter().filter_map(part).collect()
+    }
+
+    /// The projection that keeps a subscription in a partition of its topic; none where no part of it is kept.
+    fn owner_of_a_part(&self, topic: &Topic, name: &str) -> FrontendNo {
+        let owner = |partition: &Partition| {
+            let state = self.shard(partition.shard)?.state.read();
+            state.subscriptions.find(partition.id, name).map(|(_, named)| named.owner)
+        };
+        let mut owners = topic.partitions.iter().filter_map(owner);
+        owners.find(|owner| *owner != FrontendNo::NONE).unwrap_or(FrontendNo::NONE)
     }
 
     /// How many partitions a topic had when its subscription was made, and what holds for that; none if no partition has a part of it.

@@ -33,6 +33,11 @@ pub enum QueueError {
     /// The topic is no queue.
     #[error("the topic is no queue")]
     NotAQueue,
+    /// A front end keeps the topic's subscription, and alone moves and removes it.
+    #[error(
+        "a front end keeps the subscription for its clients: others consume it, and neither purge nor remove it"
+    )]
+    Owned,
     /// A consumer has the queue to itself.
     #[error("a consumer has exclusive access to the queue")]
     Exclusive,

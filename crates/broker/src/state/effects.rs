@@ -206,8 +206,8 @@ impl<'a> Effects<'a> {
         self.shard.partitions.partition(id).map(PartitionStats::of)
     }
 
-    /// Moves a partition's first offset up; -1 is behind its last record. Gives where it now is. Whether the client may do that the front end
-    /// has judged.
+    /// Moves a partition's first offset up; -1 is behind its last record. Gives where it now is. No caller is known here: before it writes the
+    /// entry, the front end has asked [`Broker::may_empty`](crate::Broker::may_empty) for its client.
     ///
     /// # Errors
     /// [`TopicError::Unknown`] if the shard has no such partition, [`TopicError::OffsetOutOfRange`], [`TopicError::QueuePartition`].
@@ -238,7 +238,8 @@ impl<'a> Effects<'a> {
     /// appended before among them. It is this projection's: entries of another one neither remove it nor touch its messages, and clients
     /// do not remove it either. It stays until it is [removed](Self::unsubscribe), or goes with its partition, of which
     /// [`partition_gone`](crate::projection::FrontendProjection::partition_gone) tells; the operator may remove it, too. Sessions
-    /// may consume it, by its name. Whether the data directory's level has that the front end has asked before
+    /// may consume it, by its name. Whether the client may use the topic the front end has asked before
+    /// ([`Broker::may_use`](crate::Broker::may_use)), and whether the data directory's level has that
     /// ([`Broker::has_subscriptions`](crate::Broker::has_subscriptions)).
     ///
     /// # Errors
@@ -284,8 +285,9 @@ impl<'a> Effects<'a> {
     }
 
     /// Does something to the messages of a subscription of the shard, or a [queue's](crate::projection::delivery::of_queue), those appended by
-    /// this entry before among them. Whether the client may do that the front end has judged. What it returns until a later moment
-    /// a timer of the shard makes ready then.
+    /// this entry before among them. No caller is known here: before it writes the entry, the front end has asked
+    /// [`Broker::may_use`](crate::Broker::may_use) for its client, or, for what ends a queue (`SealedIfEmpty`),
+    /// [`Broker::may_change`](crate::Broker::may_change). What it returns until a later moment a timer of the shard makes ready then.
     ///
     /// # Errors
     /// [`DeliveryRefused::Unknown`], [`DeliveryRefused::OtherFrontend`], [`DeliveryRefused::OfTheShard`]; nothing has changed then.

@@ -264,6 +264,9 @@ impl Asker {
 
     /// Has the subscription of a topic's name go on with what comes next. Tells how many messages that leaves out.
     async fn move_to_end(&self, topic: &Topic) -> Result<u64, Exception> {
+        // Before a part of it is emptied.
+        let may_purge = self.amqp.broker.may_change_subscription(&self.caller, topic, &topic.name);
+        may_purge.map_err(|refusal| not_subscribed(&topic.name, &refusal.error))?;
         let (before, is_there) = (self.stats(topic).await?.ready, !self.subscription(topic)?.is_empty());
         let start = StartAt::Place(SubscriptionStart::Next);
         let spec = SubscriptionSpec { start, ..SubscriptionSpec::default() };
@@ -402,6 +405,7 @@ pub(super) fn refused(name: &str, error: QueueError) -> Exception {
         QueueError::Unknown => not_found(name),
         QueueError::Locked => locked(name),
         QueueError::Internal => ChannelException::access_refused(format!("{}: {error}", queue(name))),
+        QueueError::Owned => ChannelException::access_refused(format!("topic '{name}': {error}")),
         QueueError::NotAQueue => precondition(format!("topic '{name}' is no queue")),
         QueueError::Exclusive | QueueError::InUse => {
             ChannelException::access_refused(format!("{} in exclusive use", queue(name)))
@@ -447,6 +451,7 @@ fn not_made(name: &str, error: &TopicError) -> Exception {
         | TopicError::InvalidName { .. }
         | TopicError::IsQueue(_)
         | TopicError::QueuePartition(_)
+        | TopicError::QueueRecords(_)
         | TopicError::QueuesNeedLevel { .. }
         | TopicError::Partitions { .. }
         | TopicError::NotMore { .. }

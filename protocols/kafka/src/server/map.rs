@@ -72,6 +72,7 @@ pub fn topic_refusal(error: &TopicError) -> (ErrorCode, String) {
         | E::Exclusive(_)
         | E::IsQueue(_)
         | E::QueuePartition(_)
+        | E::QueueRecords(_)
         | E::QueuesNeedLevel { .. }
         | E::TooManyPartitions { .. }
         | E::TooManySettings { .. }

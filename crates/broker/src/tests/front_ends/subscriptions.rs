@@ -4,7 +4,7 @@ use sabir_model::PartitionId;
 
 use super::*;
 use crate::projection::delivery::{MessageOwner, SubscriptionCounts};
-use crate::queue::{SubscribeRefused, SubscriptionSpec};
+use crate::queue::{QueueError, SubscribeRefused, SubscriptionSpec};
 use crate::tests::registers::{OTHERS, subscription};
 
 const OTHER: Caller = Caller::front_end("others");
@@ -105,10 +105,14 @@ async fn what_clients_made_is_used_by_an_entry_and_not_removed() {
 async fn what_may_not_be_removed_in_one_partition_stays_in_all() {
     let machine = both();
     let broker = machine.open();
-    let topic = create(&broker, "t", 2).await;
+    let topic = create(&broker, "t", 1).await;
+    let spec = SubscriptionSpec::default();
+    soon(broker.subscribe(&OTHER, &topic, "s", &spec)).await.unwrap();
+    // Whose entry makes a part in a partition does not see the others.
+    let topic = broker.create_partitions(&Caller::OPERATOR, topic.id, 2).await.unwrap();
     let ids = [0, 1].map(|at: usize| topic.partitions[at].id);
     assert_eq!(say(&broker, &OWN, b'+', ids[1], 0).await, "\"made\"");
-    let parts = soon(broker.subscribe(&OTHER, &topic, "s", &SubscriptionSpec::default())).await.unwrap();
+    let parts = soon(broker.subscribe(&OTHER, &topic, "s", &spec)).await.unwrap();
     let owners = || ids.map(|id| seen(&broker, id).map(|(owner, ..)| owner));
     let there = [Some(FrontendNo::NONE), Some(number(&broker))];
     assert_eq!((parts.len(), owners()), (2, there));
@@ -116,6 +120,41 @@ async fn what_may_not_be_removed_in_one_partition_stays_in_all() {
     // An entry behind whatever that might have written.
     assert_eq!(say(&broker, &OWN, b'+', ids[1], 0).await, "there is a subscription of that name");
     assert_eq!(owners(), there);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn others_consume_what_a_front_end_keeps_where_it_is_and_change_nothing_of_it() {
+    let machine = both();
+    let broker = machine.open();
+    let topic = create(&broker, "t", 2).await;
+    let ids = [0, 1].map(|at: usize| topic.partitions[at].id);
+    for index in [0, 1] {
+        append(&broker, &topic, index, batch(&[b"x", b"y"], 1)).await.unwrap();
+    }
+    assert_eq!(say(&broker, &OWN, b'+', ids[1], 0).await, "\"made\"");
+    let parts = soon(broker.subscribe(&OTHER, &topic, "s", &SubscriptionSpec::default())).await.unwrap();
+    let owners = ids.map(|id| seen(&broker, id).map(|(owner, ..)| owner));
+    assert_eq!(
+        (parts.len(), owners),
+        (1, [None, Some(number(&broker))]),
+        "no other partition has a part now"
+    );
+    let (queues, owner) = (broker.queues(), broker.queues().owner());
+    let got = soon(queues.get(&OTHER, parts[0], owner, true)).await.unwrap().unwrap();
+    assert_eq!((got.offset, got.left), (0, 1), "it is consumed");
+    for caller in [&OTHER, &OWN] {
+        assert_eq!(soon(queues.purge(caller, parts[0])).await, Err(QueueError::Owned.into()));
+        let refused = broker.may_change_subscription(caller, &topic, "s");
+        assert_eq!(refused, Err(SubscribeRefused::Owned.into()));
+    }
+    assert_eq!(queues.stats(parts[0]).unwrap().ready, 1, "nothing is purged");
+    let clients =
+        soon(broker.subscribe(&OTHER, &topic, "clients", &SubscriptionSpec::default())).await.unwrap();
+    broker.may_change_subscription(&OTHER, &topic, "clients").unwrap();
+    assert_eq!(soon(queues.purge(&OTHER, clients[0])).await, Ok(2));
+    assert_eq!(soon(queues.purge(&Caller::OPERATOR, parts[0])).await, Ok(1), "the operator does");
+    machine.agrees_with_replay(&broker);
     broker.shutdown();
 }
 
