@@ -105,7 +105,7 @@ impl AppendTarget {
     }
 
     /// Why it is none, with what it is.
-    pub(crate) fn refused<E>(&self, why: E) -> ErrorAbout<E> {
+    pub fn refused<E>(&self, why: E) -> ErrorAbout<E> {
         ErrorAbout::new(why, self.subject())
     }
 

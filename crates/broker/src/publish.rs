@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use sabir_base::wake::WakeBatch;
-use sabir_model::batch::{BatchRules, CheckedBatch, RulesOf};
+use sabir_model::batch::{BatchRefusal, BatchRules, CheckedBatch, RulesOf};
 use sabir_model::{
     AppendError, Durability, ErrorAbout, FrontendNo, PartitionId, RecordFacts, ShardId, TimestampType,
     TopicId,
@@ -133,6 +133,16 @@ impl PublishTargets {
     /// What batches must be, to be taken by all.
     pub fn rules(&self) -> BatchRules {
         self.0.rules
+    }
+
+    /// What a batch was refused with that was built by [their rules](Self::rules), with the target that it is about: the first whose own rules refuse
+    /// it so. Of what has nothing to do with any of them no target is named.
+    pub fn refused(&self, refusal: BatchRefusal) -> ErrorAbout<BatchRefusal> {
+        let refuses = |target: &&AppendTarget| target.rules().refuse_of(&self.0.rules, &refusal);
+        match self.targets().iter().find(refuses) {
+            Some(target) => target.refused(refusal),
+            None => refusal.into(),
+        }
     }
 
     /// The front end that builds the batches.

@@ -59,6 +59,12 @@ impl<E> ErrorAbout<E> {
         Self { error, subject: Some(Box::new(subject)) }
     }
 
+    /// The same about something, where it names nothing: what is gone by then has no name, and who was to use it may know it still.
+    #[must_use]
+    pub fn or_about(self, subject: impl FnOnce() -> Subject) -> Self {
+        Self { subject: self.subject.or_else(|| Some(Box::new(subject()))), ..self }
+    }
+
     /// What it is about; `None` where it is about no single thing, or what it is about is gone.
     pub fn subject(&self) -> Option<&Subject> {
         self.subject.as_deref()
@@ -117,6 +123,9 @@ mod tests {
         let error = ErrorAbout::new(GroupError::NotFound, Subject::Group("g".into()));
         assert_eq!(error.to_string(), "group \"g\": no such group");
         assert_eq!(ErrorAbout::from(GroupError::NotFound).to_string(), "no such group");
+        let late = ErrorAbout::from(GroupError::NotFound).or_about(|| Subject::Group("h".into()));
+        assert_eq!(late.to_string(), "group \"h\": no such group");
+        assert_eq!(error.or_about(|| Subject::Group("h".into())).to_string(), "group \"g\": no such group");
         assert!(size_of::<ErrorAbout<AppendError>>() <= 24);
     }
 }

@@ -18,25 +18,25 @@ pub(crate) fn routes(registry: Registry) -> Router {
 
 async fn ask(State(registry): State<Registry>, Path(id): Path<u64>, text: String) -> (StatusCode, String) {
     let Some(connection) = registry.get(ConnectionId(id)) else {
-        return (StatusCode::NOT_FOUND, "there is no such connection".into());
+        return (StatusCode::NOT_FOUND, format!("there is no connection {id}"));
     };
     // It is a line that the client gets.
     let reply = match connection.ask(text.replace(['\n', '\r'], " ").into()) {
         Ok(reply) => reply,
-        Err(failure) => return failed(failure),
+        Err(failure) => return failed(id, failure),
     };
     match tokio::time::timeout(PATIENCE, reply).await {
         Ok(Ok(answer)) => (StatusCode::OK, String::from_utf8_lossy(&answer).into_owned()),
-        Ok(Err(failure)) => failed(failure),
-        Err(_) => (StatusCode::GATEWAY_TIMEOUT, "the client does not answer".into()),
+        Ok(Err(failure)) => failed(id, failure),
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, format!("connection {id}: the client does not answer")),
     }
 }
 
-fn failed(failure: AskFailure) -> (StatusCode, String) {
+fn failed(id: u64, failure: AskFailure) -> (StatusCode, String) {
     let status = match failure {
         AskFailure::Ended => StatusCode::NOT_FOUND,
         AskFailure::Busy => StatusCode::TOO_MANY_REQUESTS,
         AskFailure::Unsupported => StatusCode::NOT_IMPLEMENTED,
     };
-    (status, failure.to_string())
+    (status, format!("connection {id}: {failure}"))
 }

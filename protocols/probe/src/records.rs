@@ -7,7 +7,7 @@ use sabir_broker::queue::QueueTarget;
 use sabir_broker::{
     Append, AppendAcks, AppendTarget, Caller, Fetched, Partition, PublishTargets, ReadTarget,
 };
-use sabir_model::batch::{BatchBuilder, BatchRules, CheckedBatch, Compression, RecordView};
+use sabir_model::batch::{BatchBuilder, BatchRefusal, BatchRules, CheckedBatch, Compression, RecordView};
 use sabir_model::{ErrorAbout, Message, Offset, ReadError, ShardId};
 use sabir_net::{JobCost, JobSize, Turn};
 
@@ -43,8 +43,9 @@ impl ProbeFrontend {
         text: &str,
     ) -> Result<Append, String> {
         let target = self.target(caller, topic, partition)?;
-        let batch = self.record(text, &target.rules())?;
-        target.append(batch).map_err(|error| error.to_string())
+        let batch =
+            self.record(text, &target.rules()).map_err(|refusal| target.refused(refusal).to_string())?;
+        target.append(batch).map_err(|error| target.refused(error).to_string())
     }
 
     /// The first partitions of topics, with commas between their names.
@@ -60,15 +61,15 @@ impl ProbeFrontend {
     /// A batch of one record.
     ///
     /// # Errors
-    /// Why it is not taken, for the client.
-    pub(crate) fn record(&self, text: &str, rules: &BatchRules) -> Result<CheckedBatch, String> {
+    /// Why it is not taken.
+    pub(crate) fn record(&self, text: &str, rules: &BatchRules) -> Result<CheckedBatch, BatchRefusal> {
         let mut batch = BatchBuilder::new(Compression::None);
         batch.push(self.broker.now_ms(), None, Some(text.as_bytes()), &[]);
-        batch.build_checked(rules, self.broker.wall_ms()).map_err(|error| error.to_string())
+        batch.build_checked(rules, self.broker.wall_ms())
     }
 
     fn target(&self, caller: &Caller, topic: &str, partition: i32) -> Result<AppendTarget, String> {
-        let topic = self.broker.catalog().topic_of(caller, topic).cloned().ok_or("there is no such topic")?;
+        let topic = self.broker.catalog().topic_of(caller, topic).cloned().ok_or_else(|| no_topic(topic))?;
         let origin = self.number().map_err(|error| error.to_string())?;
         let target = AppendTarget::new(caller, &topic, partition, AppendAcks::InSync, origin);
         target.map_err(|error| error.to_string())
@@ -114,11 +115,12 @@ impl ProbeFrontend {
     /// Why the caller does not use it, for the client.
     pub(crate) fn queue(&self, caller: &Caller, name: &str) -> Result<(Partition, QueueTarget), String> {
         let view = self.broker.catalog();
-        let topic = view.topic_of(caller, name).ok_or("there is no such queue")?;
-        let target = QueueTarget::new(caller, topic).map_err(|refusal| refusal.error.to_string())?;
+        let none = || format!("there is no queue {name:?}");
+        let topic = view.topic_of(caller, name).ok_or_else(none)?;
+        let target = QueueTarget::new(caller, topic).map_err(|refusal| refusal.to_string())?;
         // `apply` judges no callers: what another session has for itself is refused here.
-        self.broker.may_use(caller, topic).map_err(|refusal| refusal.error.to_string())?;
-        let place = topic.partition(0).ok_or("there is no such queue")?;
+        self.broker.may_use(caller, topic).map_err(|refusal| refusal.to_string())?;
+        let place = topic.partition(0).ok_or_else(none)?;
         Ok((*place, target))
     }
 
@@ -127,17 +129,37 @@ impl ProbeFrontend {
     /// # Errors
     /// Why not, for the client.
     pub(crate) fn used(&self, caller: &Caller, topic: &str, partition: i32) -> Result<Partition, String> {
-        const NONE: &str = "there is no such partition";
         let view = self.broker.catalog();
-        let topic = view.topic_of(caller, topic).ok_or(NONE)?;
+        let topic = view.topic_of(caller, topic).ok_or_else(|| no_topic(topic))?;
         self.broker.may_use(caller, topic).map_err(|error| error.to_string())?;
-        Ok(topic.partition(partition).copied().ok_or(NONE)?)
+        topic.partition(partition).copied().ok_or_else(|| no_partition(&topic.name, partition))
+    }
+
+    /// A topic's partition that the caller may take records out of.
+    ///
+    /// # Errors
+    /// Why not, for the client.
+    pub(crate) fn emptied(&self, caller: &Caller, topic: &str, partition: i32) -> Result<Partition, String> {
+        let view = self.broker.catalog();
+        let topic = view.topic_of(caller, topic).ok_or_else(|| no_topic(topic))?;
+        self.broker.may_empty(caller, topic).map_err(|refusal| refusal.to_string())?;
+        topic.partition(partition).copied().ok_or_else(|| no_partition(&topic.name, partition))
     }
 
     /// The shard of a partition.
     pub(crate) fn shard(&self, caller: &Caller, topic: &str, partition: i32) -> Option<ShardId> {
         Some(self.broker.catalog().topic_of(caller, topic)?.partition(partition)?.shard)
     }
+}
+
+/// What a client is told that names a topic which it does not see.
+pub(crate) fn no_topic(name: &str) -> String {
+    format!("there is no topic {name:?}")
+}
+
+/// The same of a partition.
+pub(crate) fn no_partition(topic: &str, partition: i32) -> String {
+    format!("there is no partition {partition} of a topic {topic:?}")
 }
 
 /// A partition as it was a moment ago.

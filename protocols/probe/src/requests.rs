@@ -16,7 +16,7 @@ use sabir_model::{Backoff, Offset, PartitionId, QueueConfig, ShardFailure, Shard
 
 use crate::frontend::ProbeFrontend;
 use crate::groups;
-use crate::records::{Kept, READ_BYTES, text};
+use crate::records::{Kept, READ_BYTES, no_partition, no_topic, text};
 use crate::state::{State, command};
 use crate::wire::GroupCommand;
 
@@ -118,7 +118,7 @@ pub(crate) fn publish(
 pub(crate) fn send(probe: &ProbeFrontend, caller: &Caller, targets: PublishTargets, text: &str) -> Answering {
     let number = targets.targets().len();
     let published = match probe.record(text, &targets.rules()) {
-        Err(why) => return at_once(error(why)),
+        Err(refusal) => return at_once(error(targets.refused(refusal))),
         Ok(batch) => probe.broker.publish(caller, &Publish::new(targets, [batch])),
     };
     match published {
@@ -134,7 +134,8 @@ pub(crate) fn send(probe: &ProbeFrontend, caller: &Caller, targets: PublishTarge
     }
 }
 
-/// A record that comes with a command: `apply` appends it, and removes the oldest beyond so many.
+/// A record that comes with a command: `apply` appends it, and removes the oldest beyond so many. It judges no caller: whether this one may empty
+/// the topic is asked here.
 pub(crate) fn keep(
     probe: &ProbeFrontend,
     caller: &Caller,
@@ -142,11 +143,11 @@ pub(crate) fn keep(
     most: u32,
     text: &str,
 ) -> Answering {
-    let place = probe.broker.catalog().topic_of(caller, topic).and_then(|t| t.partition(partition).copied());
-    let (Some(place), number) = (place, probe.number()) else {
-        return at_once(error("there is no such partition"));
+    let place = match probe.emptied(caller, topic, partition) {
+        Ok(place) => place,
+        Err(why) => return at_once(error(why)),
     };
-    match (number, probe.batch(caller, topic, partition, text)) {
+    match (probe.number(), probe.batch(caller, topic, partition, text)) {
         (Err(refused), _) => at_once(error(refused)),
         (_, Err(why)) => at_once(error(why)),
         (Ok(number), Ok(append)) => {
@@ -194,7 +195,7 @@ fn make(
 
 pub(crate) fn offsets(probe: &ProbeFrontend, caller: &Caller, topic: &str) -> Answering {
     let partitions = probe.broker.catalog().topic_of(caller, topic).map(|topic| topic.partitions.len());
-    let Some(partitions) = partitions else { return at_once(error("there is no such topic")) };
+    let Some(partitions) = partitions else { return at_once(error(no_topic(topic))) };
     let kept = (0..partitions as i32).filter_map(|partition| probe.kept(caller, topic, partition));
     let all: Vec<_> = kept.map(|kept| format!("{}:{}", kept.offsets.start, kept.offsets.end)).collect();
     at_once(format!("OK {}", all.join(" ")))
@@ -209,7 +210,7 @@ pub(crate) fn read(
     most: usize,
 ) -> Answering {
     let Some(Kept { target, .. }) = probe.kept(caller, topic, partition) else {
-        return at_once(error("there is no such partition"));
+        return at_once(error(no_partition(topic, partition)));
     };
     Answering::InTurn(Box::pin(async move {
         let from = Offset(offset);

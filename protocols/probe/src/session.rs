@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::frontend::ProbeFrontend;
 use crate::protocol::NAME;
-use crate::records::Shown;
+use crate::records::{Shown, no_topic};
 use crate::requests::{self, Answering, at_once, error};
 use crate::subscription::Subscription;
 use crate::wire::{self, BadLine, Command, GroupCommand};
@@ -277,7 +277,7 @@ impl ProbeSession {
             return at_once(error("too many subscriptions"));
         }
         let Some(topic) = self.broker().catalog().topic_of(&self.caller, topic).cloned() else {
-            return at_once(error("there is no such topic"));
+            return at_once(error(no_topic(topic)));
         };
         let followed: usize = self.subscriptions.iter().map(|subscription| subscription.partitions).sum();
         if followed + topic.partitions.len() > MOST_FOLLOWED {

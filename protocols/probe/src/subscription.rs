@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sabir_broker::{Caller, Follower, ReadPosition, ReadTarget, Topic};
-use sabir_model::{ErrorAbout, ReadError};
+use sabir_model::{ErrorAbout, ReadError, Subject};
 
 use crate::frontend::ProbeFrontend;
 use crate::records::{READ_BYTES, Shown};
@@ -15,6 +15,8 @@ type Reading = Pin<Box<dyn Future<Output = Result<(Follower, Vec<Shown>), ErrorA
 
 pub(crate) struct Subscription {
     pub(crate) number: u64,
+    /// The topic's name: when that is gone, nothing else knows it.
+    topic: Box<str>,
     /// Partitions that it follows.
     pub(crate) partitions: usize,
     probe: Arc<ProbeFrontend>,
@@ -39,7 +41,8 @@ impl Subscription {
         }
         let partitions = positions.len();
         let reading = Box::pin(next(probe.clone(), probe.broker.follow(positions)));
-        Ok(Self { number, partitions, probe, ready: VecDeque::new(), reading })
+        let topic = (*topic.name).into();
+        Ok(Self { number, topic, partitions, probe, ready: VecDeque::new(), reading })
     }
 
     /// The next record, when there is one; the task is woken when there may be.
@@ -47,7 +50,9 @@ impl Subscription {
         while self.ready.is_empty() {
             match self.reading.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(error.or_about(|| Subject::Topic(self.topic.clone()))));
+                }
                 Poll::Ready(Ok((follower, records))) => {
                     self.ready.extend(records);
                     self.reading = Box::pin(next(self.probe.clone(), follower));

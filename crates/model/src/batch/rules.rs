@@ -168,6 +168,23 @@ impl BatchRules {
         Some(Self { of, max_bytes, codec, timestamp_type, before_max_ms, after_max_ms, facts: None })
     }
 
+    /// Whether what was refused by these rules [together](Self::and) with others' is refused by these.
+    pub fn refuse_of(&self, together: &Self, refusal: &BatchRefusal) -> bool {
+        match refusal {
+            BatchRefusal::TooLarge { max, .. } | BatchRefusal::TooLargeUncompressed { max } => {
+                self.max_bytes == *max
+            }
+            BatchRefusal::Time { oldest, newest, from, to, .. } => {
+                let (own, of_all) = (self.bounds(), together.bounds());
+                let times = [*oldest, *newest];
+                let is_early = times.iter().any(|time| *time != -1 && time < from);
+                let is_late = times.iter().any(|time| time > to);
+                is_early && own.0 == of_all.0 || is_late && own.1 == of_all.1
+            }
+            _ => false,
+        }
+    }
+
     /// How far times may lie before and after the clock's.
     fn bounds(&self) -> (i64, i64) {
         match self.timestamp_type {

@@ -422,6 +422,7 @@ fn publish_of(
     budget: &mut InlineBudget,
 ) -> Option<Publish> {
     let batch = batch.build_within(&targets.rules(), broker.wall_ms(), budget);
+    let batch = batch.map_err(|refusal| targets.refused(refusal));
     let batch = batch.inspect_err(|refusal| tracing::debug!(%refusal, "messages are not taken")).ok()?;
     let mut publish = Publish::new(targets.clone(), [batch]);
     publish.batches[0].facts = facts.take();

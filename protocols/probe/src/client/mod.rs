@@ -170,7 +170,7 @@ impl ProbeClient {
 }
 
 fn refused(why: &str) -> ClientError {
-    let failure = if why.starts_with("there is no such") { Failure::NotFound } else { Failure::Refused };
+    let failure = if why.starts_with("there is no ") { Failure::NotFound } else { Failure::Refused };
     ClientError::new(failure, why)
 }
 

@@ -1,6 +1,17 @@
 //! Records that `apply` appends, and records for several topics.
 
+use sabir_broker::{Caller, NewTopic, SessionId};
+use sabir_model::TopicConfig;
+
 use crate::node::{Node, SHARDS};
+
+/// Has somebody else make a topic.
+fn make(node: &Node, caller: &Caller, name: &str, config: TopicConfig) {
+    let topic = NewTopic { name: name.into(), partitions: 1, config, internal: false, unlike: false };
+    let broker = node.running().broker();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { broker.create_topics(caller, vec![topic]).await.remove(0) }).unwrap();
+}
 
 #[test]
 fn apply_appends_what_came_along_and_keeps_so_many() {
@@ -15,8 +26,8 @@ fn apply_appends_what_came_along_and_keeps_so_many() {
         client.send(&["READ t 1 2 10"]);
         assert_eq!(client.lines(), ["2 c d", "3 e", "OK"]);
         assert_eq!(client.ask("KEEP t 1 0 f"), "OK 4 5", "nothing is kept");
-        assert!(client.ask("KEEP t 2 1 g").starts_with("ERR there is no such partition"));
-        assert!(client.ask("KEEP u 0 1 g").starts_with("ERR there is no such partition"));
+        assert!(client.ask("KEEP t 2 1 g").starts_with("ERR there is no partition 2 of a topic \"t\""));
+        assert!(client.ask("KEEP u 0 1 g").starts_with("ERR there is no topic \"u\""));
         node.stop();
 
         let node = Node::start(data.path(), shards);
@@ -40,9 +51,33 @@ fn one_record_goes_to_several_topics() {
             client.send(&[&format!("READ {topic} 0 {offset} 10")]);
             assert_eq!(client.lines(), [&format!("{offset} one text"), "OK"]);
         }
-        assert!(client.ask("SEND a,x text").starts_with("ERR there is no such topic"));
+        assert!(client.ask("SEND a,x text").starts_with("ERR there is no topic \"x\""));
+        make(
+            &node,
+            &Caller::OPERATOR,
+            "small",
+            TopicConfig { max_message_bytes: 100, ..TopicConfig::default() },
+        );
+        let refused = client.ask(&format!("SEND a,small,b {}", "x".repeat(200)));
+        assert!(refused.starts_with("ERR partition 0 of topic \"small\": the batch has "), "{refused}");
         assert!(client.ask("SEND a,a text").starts_with("ERR"), "each once");
         assert_eq!(client.ask("OFFSETS b"), "OK 0:1");
         node.stop();
     }
+}
+
+#[test]
+fn no_records_are_taken_out_of_what_another_made_or_of_a_queue() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), 1);
+    let mut client = node.connect();
+    make(&node, &Caller::client("kafka", SessionId(u64::MAX)), "theirs", TopicConfig::default());
+    assert_eq!(client.ask("PUBLISH theirs 0 a"), "OK 0");
+    let refused = client.ask("KEEP theirs 0 0 b");
+    assert!(refused.starts_with("ERR topic \"theirs\" was made by way of another protocol"), "{refused}");
+    assert_eq!(client.ask("OFFSETS theirs"), "OK 0:1", "nothing is appended either");
+    assert_eq!(client.ask("QUEUE q"), "OK");
+    let refused = client.ask("KEEP q 0 0 b");
+    assert!(refused.starts_with("ERR topic \"q\" is a queue"), "{refused}");
+    node.stop();
 }

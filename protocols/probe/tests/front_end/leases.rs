@@ -119,7 +119,7 @@ fn what_is_leased_is_a_queue() {
     let node = Node::start(data.path(), 1);
     let mut client = node.connect();
     assert_eq!(client.ask("CREATE t 1"), "OK");
-    assert!(client.ask("LEASE t 5").starts_with("ERR the topic is no queue"));
-    assert!(client.ask("LEASE none 5").starts_with("ERR there is no such queue"));
+    assert!(client.ask("LEASE t 5").starts_with("ERR queue \"t\": the topic is no queue"));
+    assert!(client.ask("LEASE none 5").starts_with("ERR there is no queue \"none\""));
     node.stop();
 }

@@ -55,3 +55,16 @@ fn a_client_follows_so_many_partitions_and_is_told_of_each() {
         node.stop();
     }
 }
+
+#[test]
+fn a_subscription_whose_topic_is_deleted_ends_and_names_it() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), 1);
+    let (mut writer, mut reader) = (node.connect(), node.connect());
+    assert_eq!(writer.ask("CREATE t 1"), "OK");
+    assert_eq!(reader.ask("SUBSCRIBE t"), "OK 1");
+    reader.send(&["CREDIT 5"]);
+    assert_eq!(node.http("DELETE", "/sabir/v1/topics/t", "").0, 204);
+    assert_eq!(reader.line(), "END 1 topic \"t\": there is no such partition");
+    node.stop();
+}
