@@ -156,6 +156,7 @@ impl ServerConfig {
         let front_ends: Vec<_> =
             protocols.iter().filter_map(|p| loader.front_end(*p, tls.is_some())).collect();
         loader.check_shared(&front_ends);
+        loader.check_addresses(admin.as_ref(), &front_ends);
         loader.check_frames(net.as_ref(), &front_ends);
         loader.check_prefixes(&front_ends);
         match (node, data, topic, group, net, tls, admin, log) {
@@ -211,6 +212,40 @@ fn names(
 
 /// An address that a protocol listens on: the listener that named it, and what clients are told.
 type ListeningAt = (ListenerSpec, SocketAddr, Option<HostPort>);
+
+/// An address to listen on, and the setting that names it.
+#[derive(Clone, Copy)]
+struct NamedAddress {
+    section: &'static str,
+    key: &'static str,
+    address: SocketAddr,
+}
+
+impl NamedAddress {
+    /// Why both are not listened on.
+    fn problem_beside(&self, other: &Self) -> Option<String> {
+        let Self { section, key, address } = *self;
+        let is_one_setting = (section, key) == (other.section, other.key);
+        // Port 0 is another one each time.
+        if address.port() != other.address.port() || address.port() == 0 {
+            return None;
+        }
+        if address == other.address {
+            let is_shared = section != other.section && section != "admin" && other.section != "admin";
+            return match (is_shared, is_one_setting) {
+                (true, _) => None,
+                (false, true) => Some(format!("it names {address} more than once")),
+                (false, false) => Some(format!("{address} is {}.{}'s too", other.section, other.key)),
+            };
+        }
+        let holds_all = address.ip().is_unspecified() || other.address.ip().is_unspecified();
+        let collides = holds_all && address.is_ipv4() == other.address.is_ipv4();
+        collides.then(|| {
+            let (other, by) = (other.address, format!("{}.{}", other.section, other.key));
+            format!("{address} cannot be listened on beside {other} of {by}: one of them is all addresses of this machine")
+        })
+    }
+}
 
 struct Loader {
     tree: Tree,
@@ -446,6 +481,24 @@ impl Loader {
                 }
             }
             seen.extend(listen.addresses.iter().map(|one| (listen.section, one)));
+        }
+    }
+
+    /// An address is bound once. Several protocols may share one; nothing else may, nor can one be listened on beside all of its family.
+    fn check_addresses(&mut self, admin: Option<&AdminSection>, front_ends: &[FrontendConfig]) {
+        let of_admin = admin.iter().flat_map(|admin| &admin.listen.addresses);
+        let of_admin =
+            of_admin.map(|address| NamedAddress { section: "admin", key: "listen", address: *address });
+        let of_front_ends = front_ends.iter().flat_map(|FrontendConfig { listen, keys, .. }| {
+            let each = listen.addresses.iter().zip(keys);
+            each.map(|(at, key)| NamedAddress { section: listen.section, key, address: at.address })
+        });
+        let mut seen: Vec<NamedAddress> = Vec::new();
+        for named in of_admin.chain(of_front_ends) {
+            if let Some(problem) = seen.iter().find_map(|other| named.problem_beside(other)) {
+                self.note(ConfigError::new(named.section, named.key, problem));
+            }
+            seen.push(named);
         }
     }
 

@@ -314,9 +314,9 @@ fn values_that_make_no_sense() {
 #[test]
 fn other_machines_are_let_in_only_when_that_is_said() {
     for section in ["flags", "admin"] {
-        let message = problem(&[&format!("{section}.listen=0.0.0.0:1794")]);
+        let message = problem(&[&format!("{section}.listen=0.0.0.0:1795")]);
         assert!(message.contains(&format!("{section}.anonymous = true")), "{message}");
-        let listen = format!("{section}.listen=0.0.0.0:1794");
+        let listen = format!("{section}.listen=0.0.0.0:1795");
         load(&set(&[&listen, &format!("{section}.anonymous=true")])).unwrap();
     }
 }
@@ -504,6 +504,44 @@ fn tls_is_served_with_the_nodes_files_or_the_protocols() {
 
     let shared = with(&["kafka.tls_listen=127.0.0.1:9093", "amqp.tls_listen=127.0.0.1:9093"]).unwrap();
     assert_eq!(shared.tls.len(), 1, "the files are read once");
+    let twice = refused(&["kafka.listen=127.0.0.1:9093", "kafka.tls_listen=127.0.0.1:9093"]);
+    assert!(twice.starts_with("kafka.tls_listen: 127.0.0.1:9093 is kafka.listen's too"), "{twice}");
     let other = refused(&["kafka.tls_listen=127.0.0.1:5672"]);
     assert!(other.contains("127.0.0.1:5672 is kafka's too, with another TLS or none"), "{other}");
+}
+
+#[test]
+fn an_address_is_listened_on_once_but_for_protocols_that_share_it() {
+    let loaded = |set: &[&str]| {
+        let set: Vec<String> = set.iter().map(|one| (*one).to_owned()).collect();
+        load_all(&set)
+    };
+    for (set, says) in [
+        (
+            ["kafka.listen=127.0.0.1:1234", "admin.listen=127.0.0.1:1234"],
+            "kafka.listen: 127.0.0.1:1234 is admin.listen's too",
+        ),
+        (
+            ["kafka.listen=127.0.0.1:1234,127.0.0.1:1234", "net.default_listen=off"],
+            "kafka.listen: it names 127.0.0.1:1234 more than once",
+        ),
+        (
+            ["admin.listen=127.0.0.1:1234,127.0.0.1:1234", "net.default_listen=off"],
+            "admin.listen: it names 127.0.0.1:1234 more than once",
+        ),
+        (
+            ["kafka.listen=127.0.0.1:1234,0.0.0.0:1234", "kafka.anonymous=true"],
+            "kafka.listen: 0.0.0.0:1234 cannot be listened on beside 127.0.0.1:1234 of kafka.listen",
+        ),
+    ] {
+        let refused = loaded(&set).err().unwrap();
+        assert!(refused.starts_with(says) && refused.lines().count() == 1, "{refused}");
+    }
+    for set in [
+        ["kafka.listen=127.0.0.1:5672", "net.default_listen=auto"],
+        ["kafka.listen=127.0.0.1:0,127.0.0.1:0", "admin.listen=127.0.0.1:0"],
+        ["kafka.listen=127.0.0.1:1234", "admin.listen=127.0.0.2:1234"],
+    ] {
+        assert!(loaded(&set).is_ok(), "{set:?}");
+    }
 }
