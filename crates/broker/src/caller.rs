@@ -195,6 +195,11 @@ impl ReservedTopic {
         }
     }
 
+    /// Whether the caller is the front end that the name is kept for, or a client of it.
+    fn is_for_client(&self, caller: &Caller) -> bool {
+        caller.as_front_end() == Some(self.by)
+    }
+
     /// Whether the caller is the front end that the name is kept for.
     fn is_for(&self, caller: &Caller) -> bool {
         caller.principal == Principal::Frontend && caller.front_end == Some(self.by)
@@ -228,11 +233,14 @@ impl Broker {
     }
 
     /// Whether a topic of this name may be made. A name that a front end keeps for itself is that front end's alone, for topics that it
-    /// marks as internal.
+    /// marks as internal; one that it keeps for its clients is theirs and its own.
     pub(crate) fn may_make(&self, caller: &Caller, name: &str, internal: bool) -> Result<(), TopicError> {
         let kept_from =
             |reserved: &&ReservedTopic| reserved.covers(name) && !(internal && reserved.is_for(caller));
-        match self.options().reserved.iter().find(kept_from) {
+        let options = self.options();
+        let for_others = |reserved: &&ReservedTopic| reserved.covers(name) && !reserved.is_for_client(caller);
+        let of_clients = || options.of_clients.iter().find(for_others);
+        match options.reserved.iter().find(kept_from).or_else(of_clients) {
             Some(reserved) => Err(TopicError::Reserved { name: name.into(), by: reserved.by }),
             None => Ok(()),
         }
@@ -380,6 +388,7 @@ mod tests {
         let kept = ReservedTopic { name: "kept", by: "one" };
         let client = Caller::client("one", SessionId(7));
         let callers = [Caller::front_end("one"), client, Caller::front_end("two"), Caller::OPERATOR];
-        assert_eq!(callers.map(|caller| kept.is_for(&caller)), [true, false, false, false]);
+        assert_eq!(callers.each_ref().map(|caller| kept.is_for(caller)), [true, false, false, false]);
+        assert_eq!(callers.map(|caller| kept.is_for_client(&caller)), [true, true, false, false]);
     }
 }

@@ -76,6 +76,8 @@ pub struct BrokerOptions {
     pub settings_max: usize,
     /// Names that front ends keep for topics of their own, of all that there are, whether they are served or not.
     pub reserved: Vec<ReservedTopic>,
+    /// Names that topics have which front ends' own clients made, and those of no other, whether they are served or not.
+    pub of_clients: Vec<ReservedTopic>,
     /// Names that front ends give queues where their clients leave that to them.
     pub generated: Vec<ReservedTopic>,
     /// All front ends that there are, whether they are served or not: each is given a number at the start, for good.
@@ -137,6 +139,7 @@ impl BrokerOptions {
             partitions_total_max: 500_000,
             settings_max: 32 << 20,
             reserved: Vec::new(),
+            of_clients: Vec::new(),
             generated: Vec::new(),
             front_ends: Vec::new(),
             unnamed_groups: None,

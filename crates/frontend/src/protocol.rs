@@ -62,6 +62,11 @@ pub trait Protocol: Send + Sync + 'static {
         &[]
     }
 
+    /// Names that its own clients' topics have, and nobody else's, in the same form: neither other protocols' clients nor the operator make such ones.
+    fn client_topics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Names that it gives queues where its clients leave that to it, in the same form. Such queues are left out of definitions.
     fn generated_topics(&self) -> &'static [&'static str] {
         &[]

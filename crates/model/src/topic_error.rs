@@ -25,8 +25,8 @@ pub enum TopicError {
         /// The most bytes it can have.
         most: usize,
     },
-    /// A protocol keeps the name for a topic of its own.
-    #[error("the name {name:?} is kept for {by} itself: choose another")]
+    /// A protocol keeps the name for a topic of its own, or for its clients' topics.
+    #[error("the name {name:?} is kept for {by}: choose another")]
     Reserved {
         /// The name.
         name: Box<str>,

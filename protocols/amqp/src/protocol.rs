@@ -48,6 +48,11 @@ impl Protocol for Amqp {
         &[delays::DELAYED]
     }
 
+    /// Where clients name queues themselves, such names are refused them as well.
+    fn client_topics(&self) -> &'static [&'static str] {
+        &["amq.*"]
+    }
+
     /// Those of queues that clients have the server name.
     fn generated_topics(&self) -> &'static [&'static str] {
         &["amq.gen-*"]

@@ -6,7 +6,8 @@ use sabir_model::{FrontendNo, InvalidSetting, Namespace, Offset, TopicConfig, To
 
 use super::rig::{batch, checked, new_topic, open, options, soon, until};
 use crate::{
-    AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, ReadTarget, ReservedTopic, Topic,
+    AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, ReadTarget, ReservedTopic, SessionId,
+    Topic,
 };
 
 static ONE: Caller = Caller::front_end("one");
@@ -39,6 +40,22 @@ async fn try_all(broker: &Broker, caller: &Caller, topic: &Topic) -> Vec<Result<
         soon(broker.delete_records(caller, place.shard, place.id, Offset(-1))).await.map(drop),
         soon(broker.delete_topics(caller, vec![topic.id])).await.remove(0),
     ]
+}
+
+#[tokio::test]
+async fn names_that_are_kept_for_a_front_ends_clients_are_given_by_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_clients = vec![ReservedTopic { name: "one.*", by: "one" }];
+    let broker = open(BrokerOptions { of_clients, ..options(dir.path()) });
+    for caller in [&Caller::OPERATOR, &TWO] {
+        let refused = Err(TopicError::Reserved { name: "one.a".into(), by: "one" });
+        assert_eq!(make(&broker, caller, new_topic("one.a", 1)).await.map(drop), refused);
+    }
+    let client = Caller::client("one", SessionId(7));
+    for (caller, name) in [(&ONE, "one.a"), (&client, "one.b"), (&TWO, "one")] {
+        make(&broker, caller, new_topic(name, 1)).await.unwrap();
+    }
+    broker.shutdown();
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub struct ServerConfig {
     pub protocols: Vec<&'static str>,
     /// What every protocol keeps for itself, also those that are off.
     pub reserved: Vec<ReservedTopic>,
+    /// What every protocol keeps for its clients' topics.
+    pub of_clients: Vec<ReservedTopic>,
     /// Names that protocols give topics themselves.
     pub generated: Vec<ReservedTopic>,
     /// State that protocols keep in the broker's shards, whether they are served or not.
@@ -171,6 +173,7 @@ impl ServerConfig {
                 Some(log),
             ) if loader.problems.is_empty() => {
                 let reserved = protocols.iter().flat_map(|p| names(*p, p.reserved_topics())).collect();
+                let of_clients = protocols.iter().flat_map(|p| names(*p, p.client_topics())).collect();
                 let generated = protocols.iter().flat_map(|p| names(*p, p.generated_topics())).collect();
                 let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
                 let exchanges = protocols.iter().flat_map(|p| p.exchanges()).collect();
@@ -187,6 +190,7 @@ impl ServerConfig {
                     tls: loader.tls,
                     protocols: protocols.iter().map(|protocol| protocol.name()).collect(),
                     reserved,
+                    of_clients,
                     generated,
                     projections,
                     exchanges,

@@ -77,6 +77,7 @@ impl ServerConfig {
             partitions_total_max: self.topic.most_partitions(),
             settings_max: self.topic.settings_bytes() as usize,
             reserved: self.reserved.clone(),
+            of_clients: self.of_clients.clone(),
             generated: self.generated.clone(),
             front_ends: self.protocols.clone(),
             unnamed_groups: self.converters.iter().find(|c| c.reads_unnamed).map(|c| c.front_end),

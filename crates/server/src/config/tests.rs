@@ -76,6 +76,10 @@ impl Protocol for Semaphore {
         &["flags.*"]
     }
 
+    fn client_topics(&self) -> &'static [&'static str] {
+        &["flag*"]
+    }
+
     fn generated_topics(&self) -> &'static [&'static str] {
         &["flag-*"]
     }
@@ -140,12 +144,13 @@ fn nothing_said_is_a_good_configuration() {
     let followed = options.clone();
     let (reserved, projections) = (options.reserved.clone(), options.projections.clone());
     let (converters, exchanges) = (options.converters.clone(), options.exchanges.clone());
-    let generated = options.generated.clone();
+    let (of_clients, generated) = (options.of_clients.clone(), options.generated.clone());
     let (front_ends, unnamed_groups) = (options.front_ends.clone(), options.unnamed_groups);
     let own = BrokerOptions {
         front_ends,
         unnamed_groups,
         reserved,
+        of_clients,
         generated,
         projections,
         converters,
@@ -187,6 +192,7 @@ fn what_protocols_keep_is_handed_over_whether_they_listen_or_not() {
     for flags in [&[][..], &["flags.listen=off"]] {
         let options = load(&set(flags)).unwrap().broker_options();
         assert_eq!(options.reserved, [ReservedTopic { name: "flags.*", by: "flags" }], "{flags:?}");
+        assert_eq!(options.of_clients, [ReservedTopic { name: "flag*", by: "flags" }], "{flags:?}");
         assert_eq!(options.generated, [ReservedTopic { name: "flag-*", by: "flags" }], "{flags:?}");
         assert_eq!(options.front_ends, ["flags"], "{flags:?}");
         let projections: Vec<_> = options.projections.iter().map(|projection| projection.name).collect();

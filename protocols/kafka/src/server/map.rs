@@ -4,6 +4,7 @@ use sabir_model::{
     AppendError, ErrorAbout, GroupError, InvalidSetting, ProducerIdError, ReadError, ShardFailure, TopicError,
 };
 
+use crate::server::config::NAME;
 use crate::server::names::client_name;
 use crate::server::topic_config;
 use crate::wire::ErrorCode;
@@ -54,9 +55,10 @@ pub fn topic_refusal(error: &TopicError) -> (ErrorCode, String) {
     match error {
         E::Exists(name) => (C::TopicAlreadyExists, format!("Topic '{}' already exists.", client_name(name))),
         E::Collides { name, other } => (C::InvalidTopic, collides(&client_name(name), &client_name(other))),
-        E::Reserved { name, .. } => {
+        E::Reserved { name, by } if *by == NAME => {
             (C::InvalidRequest, format!("Creation of internal topic {name} is prohibited."))
         }
+        E::Reserved { .. } => (C::InvalidTopic, error.to_string()),
         E::Internal(name) => {
             (C::InvalidTopic, format!("Topic '{}' is kept by the broker itself.", client_name(name)))
         }
