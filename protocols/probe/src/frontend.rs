@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_base::metrics::Exposition;
+use sabir_base::throttle::LogThrottle;
 use sabir_broker::{Broker, Caller, EntryRef, EntryRefused, ProjectionEntry, Reply};
 use sabir_frontend::{DeadlineClock, Deadlines, FrontendContext, GiveUp, Listening};
 use sabir_model::{FrontendNo, ShardFailure, ShardId};
@@ -25,6 +28,8 @@ const LEASES: Deadlines = Deadlines {
     due: || command("expire"),
 };
 
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
 pub(crate) struct ProbeFrontend {
     pub(crate) broker: Broker,
     pub(crate) workers: Workers,
@@ -32,6 +37,9 @@ pub(crate) struct ProbeFrontend {
     pub(crate) tasks: Tasks,
     listening: Vec<Listening>,
     counters: Arc<ConnectionCounters>,
+    failed_requests: AtomicU64,
+    /// What the log has of clients' errors.
+    pub(crate) complaints: LogThrottle,
     /// By the shards' numbers; the first holds no leases.
     clocks: Vec<Arc<DeadlineClock>>,
 }
@@ -48,12 +56,19 @@ impl ProbeFrontend {
             tasks: place.tasks,
             listening: place.listening,
             counters: Arc::new(ConnectionCounters::new(NAME, &[])),
+            failed_requests: AtomicU64::default(),
+            complaints: LogThrottle::new(COMPLAIN_EVERY),
         })
     }
 
     /// Its number, by which its records and its entries are known.
     pub(crate) fn number(&self) -> Result<FrontendNo, EntryRefused> {
         self.broker.projection(NAME)
+    }
+
+    /// Counts a request that is answered with an error.
+    pub(crate) fn count_failed(&self) {
+        self.failed_requests.fetch_add(1, Relaxed);
     }
 
     /// The shard in which the caller's registers and queues live.
@@ -113,5 +128,7 @@ impl Frontend for ProbeFrontend {
 
     fn metrics(&self, out: &mut Exposition) {
         self.counters.expose(out);
+        let help = "Requests that were answered with an error, and lines that are none.";
+        out.counter("sabir_probe_failed_requests", help, &[], self.failed_requests.load(Relaxed));
     }
 }

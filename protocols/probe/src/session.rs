@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,8 +13,8 @@ use sabir_broker::{Broker, Caller, EntryRef, SessionId};
 use sabir_frontend::GiveUp;
 use sabir_model::{QueueConfig, ShardId};
 use sabir_net::{
-    Appetite, ClientKey, Closing, Connection, DropReason, Ending, Io, Limits, LocalBoxFuture, OpenConnection,
-    Patience, Session, Standing,
+    Appetite, ClientKey, Closing, Connection, DropReason, Ending, ErrorPace, Io, Limits, LocalBoxFuture,
+    OpenConnection, Patience, Session, Standing,
 };
 use tokio::time::Instant;
 
@@ -61,6 +62,11 @@ pub(crate) struct ProbeSession {
     last: u64,
     /// The node ends the connection: nothing more is begun, and what waits for others is given up.
     gives_up: bool,
+    peer: SocketAddr,
+    /// What its requests' errors are held to.
+    errors: ErrorPace,
+    /// No line is taken before that.
+    paused: Option<Instant>,
 }
 
 impl ProbeSession {
@@ -79,6 +85,9 @@ impl ProbeSession {
             written: HashMap::new(),
             last: 0,
             gives_up: false,
+            peer: connection.peer,
+            errors: ErrorPace::default(),
+            paused: None,
         }
     }
 
@@ -98,16 +107,33 @@ impl ProbeSession {
             && let Poll::Ready(answer) = first.answering.poll(cx)
         {
             self.pending.pop_front();
+            if answer.starts_with("ERR ") {
+                self.failed(&answer);
+            }
             put(io, answer);
             moved = true;
         }
         moved
     }
 
+    /// A request has failed. A client that has that over and over is named in the log, and waits a little each time.
+    fn failed(&mut self, answer: &str) {
+        let now = Instant::now();
+        self.probe.count_failed();
+        if let Some(many) = self.errors.are_many(now.into_std())
+            && self.probe.complaints.allows(now.into_std())
+        {
+            let (peer, client) = (self.peer, &self.client);
+            tracing::warn!(%peer, client, "{many} of its requests failed within ten seconds, the last of them: {answer}");
+        }
+        self.paused = self.errors.pause().map(|pause| now + pause);
+    }
+
     fn may_begin(&mut self, io: &Io, cx: &mut Context<'_>) -> bool {
         if self.room.as_mut().is_some_and(|room| room.as_mut().poll(cx).is_ready()) {
             self.room = None;
         }
+        self.paused = self.paused.filter(|until| *until > Instant::now());
         self.takes_lines(io)
     }
 
@@ -115,6 +141,7 @@ impl ProbeSession {
         let waiting = || self.pending.iter().map(|pending| pending.answering.bytes()).sum::<usize>();
         !self.gives_up
             && self.room.is_none()
+            && self.paused.is_none()
             && self.pending.len() < MOST_OPEN
             && !io.is_draining()
             && !io.output.is_full()
@@ -409,6 +436,10 @@ impl Session for ProbeSession {
             false if self.pending.is_empty() && self.subscriptions.is_empty() => Standing::Idle,
             false => Standing::Waiting,
         }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.paused
     }
 
     fn patience(&self, limits: &Limits) -> Patience {

@@ -20,6 +20,7 @@ use crate::protocol::NAME;
 pub(crate) const PROJECTION: ProjectionFactory = ProjectionFactory { name: NAME, make: State::make };
 
 const TOO_MANY: &str = "ERR the shard has too many names";
+const TOO_MUCH: &str = "ERR the shard's registers and queues hold too many bytes";
 
 /// The form of commands and of all that is stored, but for leases.
 const FORM: u8 = 1;
@@ -29,12 +30,16 @@ const LEASES_FORM: u8 = 2;
 const MOST: usize = 1000;
 /// Registers, and queues, of a shard.
 const MOST_NAMES: usize = 100_000;
+/// Bytes of all their values, in a shard.
+const MOST_BYTES: usize = 64 << 20;
 
 pub(crate) struct State {
     registers: Paged<Name, Text>,
     queues: Paged<Name, Queue>,
     /// By partition.
     leases: Paged<Name, Leases>,
+    /// Of the values of registers and queues. It follows from these.
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +80,11 @@ pub(crate) fn command(words: &str) -> Bytes {
 
 impl State {
     fn make(maps: &mut Maps<'_>) -> Result<Box<dyn FrontendProjection>, PageError> {
-        Ok(Box::new(Self { registers: maps.map(0)?, queues: maps.map(1)?, leases: maps.map(2)? }))
+        let (registers, queues, leases) =
+            (maps.map::<Name, Text>(0)?, maps.map::<Name, Queue>(1)?, maps.map(2)?);
+        let of_registers: usize = registers.iter().map(|(_, value)| value.0.len()).sum();
+        let of_queues: usize = queues.iter().flat_map(|(_, queue)| &queue.values).map(String::len).sum();
+        Ok(Box::new(Self { registers, queues, leases, bytes: of_registers + of_queues }))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -91,10 +100,22 @@ impl State {
         if !has_room_for(&self.registers, &name) {
             return TOO_MANY.into();
         }
-        match self.registers.insert(name, Text(value.into())) {
-            Some(before) => format!("OK {}", before.0),
-            None => "NIL".into(),
+        match self.set_within(name, value.into()) {
+            None => TOO_MUCH.into(),
+            Some(Some(before)) => format!("OK {before}"),
+            Some(None) => "NIL".into(),
         }
+    }
+
+    /// Sets a register, if there is room for the value. Gives what was there.
+    fn set_within(&mut self, name: Name, value: String) -> Option<Option<String>> {
+        let before = self.registers.get(&name).map_or(0, |before| before.0.len());
+        let others = self.bytes - before;
+        if value.len() > before && others + value.len() > MOST_BYTES {
+            return None;
+        }
+        self.bytes = others + value.len();
+        Some(self.registers.insert(name, Text(value)).map(|before| before.0))
     }
 
     fn add(&mut self, name: Name, by: i64) -> String {
@@ -104,10 +125,10 @@ impl State {
         let before = self.registers.get(&name).map_or(Ok(0), |value| value.0.parse::<i64>());
         match before.ok().and_then(|before| before.checked_add(by)) {
             None => "ERR its value is no number, or becomes too large".into(),
-            Some(sum) => {
-                self.registers.insert(name, Text(sum.to_string()));
-                format!("OK {sum}")
-            }
+            Some(sum) => match self.set_within(name, sum.to_string()) {
+                None => TOO_MUCH.into(),
+                Some(_) => format!("OK {sum}"),
+            },
         }
     }
 
@@ -117,7 +138,11 @@ impl State {
         match queue.takers.pop_front() {
             Some((entry, _)) => effects.answer(entry, format!("OK {value}")),
             None if queue.values.len() >= MOST => return "ERR the queue is full".into(),
-            None => queue.values.push_back(value.into()),
+            None if self.bytes + value.len() > MOST_BYTES => return TOO_MUCH.into(),
+            None => {
+                self.bytes += value.len();
+                queue.values.push_back(value.into());
+            }
         }
         "OK".into()
     }
@@ -126,7 +151,10 @@ impl State {
         let queue = self.queues.get_or_insert_with(name, Queue::default);
         queue.takers.retain(|(entry, _)| effects.may_wait(*entry));
         match queue.values.pop_front() {
-            Some(value) => format!("OK {value}"),
+            Some(value) => {
+                self.bytes -= value.len();
+                format!("OK {value}")
+            }
             None if queue.takers.len() >= MOST => "ERR too many wait at the queue".into(),
             None => {
                 queue.takers.push_back((effects.answer_later(), number));

@@ -3,6 +3,7 @@
 
 mod appends;
 mod asks;
+mod errors;
 mod groups;
 mod killed;
 mod leases;

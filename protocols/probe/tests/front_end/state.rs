@@ -245,3 +245,34 @@ fn no_more_is_taken_while_much_waits_for_an_answer_before_it() {
         node.stop();
     }
 }
+
+#[test]
+fn values_have_so_many_bytes_together_also_after_a_start() {
+    let data = tempfile::tempdir().unwrap();
+    let mut node = Node::start(data.path(), 1);
+    let mut client = node.connect();
+    let value = "x".repeat(65_000);
+    let most = (64 << 20) / value.len();
+    for numbers in (0..most).collect::<Vec<_>>().chunks(60) {
+        let lines: Vec<_> = numbers.iter().map(|number| format!("SET {number} {value}")).collect();
+        client.send(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        lines.iter().for_each(|_| assert_eq!(client.line(), "NIL"));
+    }
+    for again in [false, true] {
+        if again {
+            node.stop();
+            node = Node::start(data.path(), 1);
+            client = node.connect();
+        }
+        for request in [format!("SET more {value}"), format!("PUT q {value}")] {
+            let refused = client.ask(&request);
+            assert!(refused.ends_with("hold too many bytes"), "{refused}");
+        }
+    }
+    assert_eq!(client.ask("SET 0 short"), format!("OK {value}"));
+    assert_eq!(client.ask(&format!("PUT q {value}")), "OK");
+    assert!(client.ask("PUT q again").ends_with("OK"), "there is room for little");
+    assert_eq!(client.ask("TAKE q 1000"), format!("OK {value}"));
+    assert_eq!(client.ask(&format!("SET more {value}")), "NIL");
+    node.stop();
+}
