@@ -485,7 +485,7 @@ fn raise_level(shards: &[Arc<Shard>], asked: Option<u32>) -> Result<(), StartErr
     }
     if asked < newest {
         warn!(
-            %level,
+            level = %asked,
             %newest,
             "the data directory keeps to the forms of an older version, which still opens it; data.format_level raises it"
         );

@@ -225,7 +225,7 @@ impl AdminClient {
             Err(error) => return error,
         };
         match serde_json::from_slice::<ToldProblem>(&body) {
-            Ok(told) => ClientError::new(told.failure(status), told.detail),
+            Ok(told) => told.error(status),
             Err(_) => {
                 let problem = format!("what answers at {} is no admin port: it says {status}", self.url);
                 ClientError::new(Failure::AdminPort, problem)
@@ -253,6 +253,12 @@ struct ToldProblem {
 }
 
 impl ToldProblem {
+    fn error(self, status: StatusCode) -> ClientError {
+        let (failure, is_redrive) = (self.failure(status), self.r#type.ends_with(":unknown-redrive"));
+        let error = ClientError::new(failure, self.detail);
+        if is_redrive { error.advise("`sabir dlq redrives` shows what there is.") } else { error }
+    }
+
     fn failure(&self, status: StatusCode) -> Failure {
         match (self.r#type.rsplit(':').next(), status) {
             // A broker of an earlier version.

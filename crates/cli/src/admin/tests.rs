@@ -95,6 +95,9 @@ fn topics_are_administered_by_way_of_the_admin_port() {
         topics.add_partitions("a/ö", 3, true).await.unwrap();
         assert_eq!(topics.describe("a/ö").await.unwrap().partitions.len(), 2);
         topics.add_partitions("a/ö", 3, false).await.unwrap();
+        for dry_run in [true, false] {
+            assert_eq!(failure(topics.add_partitions("a/ö", 3, dry_run).await), Failure::Refused);
+        }
         topics.delete("a/ö").await.unwrap();
         assert_eq!(failure(topics.describe("a/ö").await), Failure::NotFound);
     });

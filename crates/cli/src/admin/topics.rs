@@ -246,9 +246,15 @@ impl TopicAdmin for AdminClient {
     }
 
     fn add_partitions<'a>(&'a mut self, name: &'a str, total: i32, dry_run: bool) -> LocalFuture<'a, ()> {
-        Box::pin(
-            async move { self.patch_topic(name, json!({"partitions": total, "dry_run": dry_run})).await },
-        )
+        Box::pin(async move {
+            // The port takes the number that there is for nothing to be done.
+            let has = TopicAdmin::describe(self, name).await?.partitions.len();
+            if usize::try_from(total) == Ok(has) {
+                let problem = format!("topic {name:?} has {has} partitions already");
+                return Err(ClientError::new(Failure::Refused, problem));
+            }
+            self.patch_topic(name, json!({"partitions": total, "dry_run": dry_run})).await
+        })
     }
 
     fn delete_records<'a>(
