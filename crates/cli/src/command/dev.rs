@@ -1,8 +1,10 @@
 //! `sabir dev`: a broker to try, and proof that it works.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -53,7 +55,9 @@ impl Data {
         match kept {
             Some(path) => Ok(Data::Kept(path)),
             None => {
-                let made = tempfile::Builder::new().prefix("sabir-dev-").tempdir();
+                // As a start makes a data directory: other users of the machine have no business there.
+                let private = Permissions::from_mode(0o700);
+                let made = tempfile::Builder::new().prefix("sabir-dev-").permissions(private).tempdir();
                 Ok(Data::Temporary(made.map_err(no_temporary)?))
             }
         }
