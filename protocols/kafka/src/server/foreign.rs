@@ -3,6 +3,7 @@
 /// Beginnings, and whose they are.
 const BEGINNINGS: &[(&[u8], &str)] = &[
     (b"\x16\x03", "TLS"),
+    (b"\x15\x03", "an alert of TLS"),
     (b"GET ", "HTTP"),
     (b"POST", "HTTP"),
     (b"PUT ", "HTTP"),
@@ -11,6 +12,8 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
     (b"PATC", "HTTP"),
     (b"OPTI", "HTTP"),
     (b"TRAC", "HTTP"),
+    (b"CONNECT {", "NATS"),
+    (b"INFO {", "NATS"),
     (b"CONNECT ", "HTTP"),
     (b"PRI ", "HTTP/2"),
     (b"CONN", "STOMP"),
@@ -54,7 +57,11 @@ mod tests {
     fn beginnings_are_known() {
         for (first, name) in [
             (b"\x16\x03\x01\x02".as_slice(), "TLS"),
+            (b"\x15\x03\x03\x00\x02\x02\x50", "an alert of TLS"),
             (b"GET / HTTP/1.1\r\n", "HTTP"),
+            (b"CONNECT {\"verbose", "NATS"),
+            (b"INFO {\"server_id\"", "NATS"),
+            (b"INFO\r\n", "Redis"),
             (b"CONNECT a:1 HTTP/1.1", "HTTP"),
             (b"CONNECT\naccept-version:1.2", "STOMP"),
             (b"SSH-2.0-OpenSSH", "SSH"),

@@ -126,6 +126,10 @@ const fn fixed(setting: Setting) -> Setting {
 
 /// The one setting that Kafka does not have.
 const DURABILITY: &str = "sabir.durability";
+const CLEANUP_POLICY: &str = "cleanup.policy";
+/// What a client is told that asks for compaction.
+pub(crate) const NO_COMPACTION_YET: &str =
+    "\"compact\" is refused: compaction is not built yet; use \"delete\"";
 const MIN_LAG: &str = "min.compaction.lag.ms";
 const MAX_LAG: &str = "max.compaction.lag.ms";
 
@@ -140,7 +144,7 @@ const FLUSHES: &str = "Promised, not waited for. With sabir.durability=sync ever
 
 const SETTINGS: &[Setting] = &[
     fixed(kept(
-        "cleanup.policy",
+        CLEANUP_POLICY,
         Some("log.cleanup.policy"),
         ValueType::List,
         "delete",
@@ -518,13 +522,15 @@ pub(crate) fn shown(config: &TopicConfig, defaults: &TopicConfig) -> impl Iterat
     })
 }
 
+/// Whether a setting asks for compaction, by itself or beside something else.
+pub(crate) fn asks_for_compaction(name: &str, value: &str) -> bool {
+    name == CLEANUP_POLICY && value.split(',').any(|policy| policy.trim() == "compact")
+}
+
 fn check_cleanup_policy(value: &str) -> Result<String, String> {
-    let mut policies = value.split(',').map(str::trim);
     match value {
         "delete" => Ok("delete".into()),
-        _ if policies.any(|policy| policy == "compact") => {
-            Err("\"compact\" is refused: compaction is not built yet; use \"delete\"".into())
-        }
+        _ if asks_for_compaction(CLEANUP_POLICY, value) => Err(NO_COMPACTION_YET.into()),
         "" => {
             Err("expected delete; to keep records for ever set retention.ms and retention.bytes to -1".into())
         }

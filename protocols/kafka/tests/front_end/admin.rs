@@ -232,6 +232,10 @@ async fn the_cluster_describes_itself() {
     }
     let controllers = DescribeClusterRequest { endpoint_type: 2, ..Default::default() };
     assert_code(raw.ask(&controllers).await.error_code, ErrorCode::MismatchedEndpointType);
+    for endpoint_type in [0, 3, 9, -1] {
+        let others = DescribeClusterRequest { endpoint_type, ..Default::default() };
+        assert_code(raw.ask(&others).await.error_code, ErrorCode::UnsupportedEndpointType);
+    }
 }
 
 #[tokio::test]

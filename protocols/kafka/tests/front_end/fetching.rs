@@ -90,6 +90,20 @@ async fn who_read_in_an_epoch_that_is_yet_to_come_is_told_at_once_that_its_offse
 }
 
 #[tokio::test]
+async fn who_has_more_of_an_epoch_than_there_is_of_it_learns_where_it_ends_and_how_far_the_log_goes() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["a", "b", "c", "d", "e"]).await;
+    let ahead = FetchPartition { last_fetched_epoch: 1, ..partition(0, 99) };
+    let response = raw.call(12, &fetch(vec![ahead])).await;
+    let told = only(&response);
+    assert_eq!((told.error_code, told.diverging_epoch.epoch, told.diverging_epoch.end_offset), (0, 1, 5));
+    assert_eq!((told.high_watermark, told.last_stable_offset, told.log_start_offset), (5, 5, 0));
+    assert_eq!(batches(told), []);
+}
+
+#[tokio::test]
 async fn offsets_outside_are_refused() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;

@@ -19,13 +19,20 @@ pub(super) struct Refusal {
     pub code: ErrorCode,
     pub message: String,
     pub malformed: bool,
+    /// Whether it is for what is not built, and not for what its client did wrong.
+    pub unserved: bool,
     /// The places in the batch of the records that it is for, as runs, if it is not for all.
     pub records: Vec<Range<u32>>,
 }
 
 impl Refusal {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), malformed: false, records: Vec::new() }
+        Self { code, message: message.into(), malformed: false, unserved: false, records: Vec::new() }
+    }
+
+    /// Of what is of a transaction.
+    pub fn transactional() -> Self {
+        Self { unserved: true, ..Self::new(NO_TRANSACTIONS, WHY_NOT) }
     }
 }
 
@@ -53,7 +60,7 @@ impl From<ErrorAbout<AppendRefusal>> for Refusal {
 impl From<BatchRefusal> for Refusal {
     fn from(refusal: BatchRefusal) -> Self {
         if refusal == BatchRefusal::Transactional {
-            return Self::new(NO_TRANSACTIONS, WHY_NOT);
+            return Self::transactional();
         }
         let (code, setting) = match &refusal {
             BatchRefusal::Malformed(error) => (malformed_code(error), ""),
@@ -75,7 +82,7 @@ impl From<BatchRefusal> for Refusal {
         };
         let (message, malformed) = (format!("{refusal}{setting}"), refusal.is_malformed());
         let records = if let BatchRefusal::Time { records, .. } = refusal { records } else { Vec::new() };
-        Self { code, message, malformed, records }
+        Self { code, message, malformed, unserved: false, records }
     }
 }
 

@@ -26,17 +26,22 @@ use crate::wire::messages::list_config_resources::{
 };
 use crate::wire::{ErrorCode, Str};
 
-/// Asks for the brokers; the other kind of endpoint is controllers.
+/// Asks for the brokers.
 const BROKERS: i8 = 1;
+/// Asks for the controllers, of one of them.
+const CONTROLLERS: i8 = 2;
 
 pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeClusterRequest = decode(request)?;
     if body.endpoint_type != BROKERS {
-        let error = ErrorCode::MismatchedEndpointType;
+        let (error, message) = match body.endpoint_type {
+            CONTROLLERS => (ErrorCode::MismatchedEndpointType, "this is a broker (1), not a controller"),
+            _ => (ErrorCode::UnsupportedEndpointType, "there are brokers (1) and controllers (2)"),
+        };
         let response = DescribeClusterResponse {
             error_code: error.code(),
-            error_message: Some(Str::from_static("this is a broker (1), not a controller")),
+            error_message: Some(Str::from_static(message)),
             ..Default::default()
         };
         return Ok(call.reply(&response, error));

@@ -17,7 +17,7 @@ use crate::server::topic_config::{self, ShownTopicSetting, ValueType};
 use crate::wire::messages::{
     alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,
 };
-use crate::wire::{ErrorCode, Str};
+use crate::wire::{ApiKey, ErrorCode, Str};
 
 /// Kinds of things that have settings, as Kafka numbers them.
 const TOPIC: i8 = 2;
@@ -215,6 +215,13 @@ struct Change<'a> {
     value: Option<&'a str>,
 }
 
+impl Change<'_> {
+    fn asks_for_compaction(&self) -> bool {
+        let sets = matches!(self.operation, SET | APPEND);
+        sets && self.value.is_some_and(|value| topic_config::asks_for_compaction(self.name, value))
+    }
+}
+
 pub(super) async fn incremental_alter_configs(
     client: Arc<Client>,
     request: Request,
@@ -319,6 +326,7 @@ async fn change_resource(
     validate_only: bool,
     until: Instant,
 ) -> Result<(), Refused> {
+    let api = if from_defaults { ApiKey::AlterConfigs } else { ApiKey::IncrementalAlterConfigs };
     match resource_type {
         TOPIC => {}
         // Nothing is ever set for a broker from here, so there is nothing to take away. Kafka's tools do it at the end of a move.
@@ -327,9 +335,14 @@ async fn change_resource(
         }
         BROKER => {
             let message = "a broker's settings are read from its configuration file when it starts";
+            client.refused(api, message);
             return Err((ErrorCode::InvalidRequest, message.into()));
         }
-        other => return Err(no_settings(other)),
+        other => {
+            let (error, message) = no_settings(other);
+            client.refused(api, &message);
+            return Err((error, message));
+        }
     }
     let topic = find_topic(client, name)?;
     let defaults = &client.kafka.broker.options().defaults;
@@ -341,7 +354,12 @@ async fn change_resource(
             within(until, client.kafka.broker.change_topic(&client.caller, topic.id, change)).await.map(drop)
         }
     };
-    done.map_err(|NotChanged(refused)| refused)
+    done.map_err(|NotChanged(refused)| {
+        if refused.0 == ErrorCode::InvalidConfig && changes.iter().any(Change::asks_for_compaction) {
+            client.refused(api, topic_config::NO_COMPACTION_YET);
+        }
+        refused
+    })
 }
 
 /// Why settings are not changed.

@@ -293,9 +293,7 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
                 }
                 answer
             }
-            Ok((_, Ok(Found::Diverged(end)))) => {
-                Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
-            }
+            Ok((_, Ok(Found::Diverged(target, end)))) => diverged(client, target, wanted, end),
             Ok((_, Err(error))) => Err(error),
             Err(error) => Err(*error),
         };
@@ -389,7 +387,7 @@ impl<'a> Lookup<'a> {
 
 enum Found {
     Partition(ReadTarget),
-    Diverged(EpochEndOffset),
+    Diverged(ReadTarget, EpochEndOffset),
 }
 
 /// Checks leadership and the epochs that the client knows.
@@ -412,7 +410,8 @@ fn check(
             return Err(ErrorCode::OffsetOutOfRange);
         }
         if end.epoch.0 < wanted.last_fetched_epoch || end.end_offset.0 < wanted.fetch_offset {
-            return Ok(Found::Diverged(EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 }));
+            let end = EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 };
+            return Ok(Found::Diverged(target, end));
         }
     }
     Ok(Found::Partition(target))
@@ -717,6 +716,23 @@ fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {
         records: Some(RecordData::new()),
         ..Default::default()
     }
+}
+
+/// Where the log of who asks parts from this one, and where this one begins and ends.
+fn diverged(
+    client: &Client,
+    target: ReadTarget,
+    wanted: &Wanted,
+    diverging_epoch: EpochEndOffset,
+) -> Result<PartitionData, ErrorCode> {
+    let stats = client.kafka.broker.partition_stats(target).map_err(read_error_code)?;
+    Ok(PartitionData {
+        diverging_epoch,
+        high_watermark: stats.end.0,
+        last_stable_offset: stats.end.0,
+        log_start_offset: stats.start.0,
+        ..unread(wanted, ErrorCode::None)
+    })
 }
 
 /// Every partition of the plan that is there.

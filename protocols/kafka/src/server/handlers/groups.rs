@@ -85,10 +85,14 @@ fn coordinator(client: &Client, key: Str, key_type: i8) -> Coordinator {
             client.refused(ApiKey::FindCoordinator, WHY_NOT);
             refused(NO_COORDINATOR, WHY_NOT)
         }
-        _ => refused(ErrorCode::InvalidRequest, "only groups (0) have coordinators here"),
+        _ => {
+            client.refused(ApiKey::FindCoordinator, GROUPS_ONLY);
+            refused(ErrorCode::InvalidRequest, GROUPS_ONLY)
+        }
     }
 }
 
+const GROUPS_ONLY: &str = "only groups (0) have coordinators here";
 const CLASSIC_ONLY: &str =
     "consumers of the newer group protocol are not served by this broker: set group.protocol=classic";
 

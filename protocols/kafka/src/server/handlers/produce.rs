@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use super::batches::{self, Refusal};
 use super::topics::is_internal;
-use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, Unanswered, decode, decode_with, patience};
 use crate::converter;
 use crate::server::map::append_error_code;
@@ -24,7 +23,7 @@ use crate::wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use crate::wire::{ErrorCode, Reader, Str, WireError};
+use crate::wire::{ApiKey, ErrorCode, Reader, Str, WireError};
 
 /// The first version served. Earlier ones are advertised because librdkafka compresses nothing otherwise, and refused
 /// because they carry message formats that are gone.
@@ -369,6 +368,9 @@ fn complain(client: &Client, topic: &str, partition: i32, refusal: &Refusal) {
         client.kafka.metrics.bad_batch();
         client.complain(format_args!("a batch for {topic}-{partition} is refused: {}", refusal.message));
     }
+    if refusal.unserved {
+        client.refused(ApiKey::Produce, &refusal.message);
+    }
 }
 
 /// Why nothing of a request is taken.
@@ -378,7 +380,7 @@ fn refusal_of_all(call: &Call, body: &ProduceRequest) -> Option<Refusal> {
         return Some(Refusal::new(ErrorCode::UnsupportedVersion, message));
     }
     if body.transactional_id.is_some() {
-        return Some(Refusal::new(NO_TRANSACTIONS, WHY_NOT));
+        return Some(Refusal::transactional());
     }
     if !(-1..=1).contains(&body.acks) {
         return Some(Refusal::new(ErrorCode::InvalidRequiredAcks, "acks is -1, 0 or 1"));

@@ -22,7 +22,7 @@ use crate::wire::messages::create_topics::{
 use crate::wire::messages::delete_topics::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
-use crate::wire::{ErrorCode, Str, Uuid};
+use crate::wire::{ApiKey, ErrorCode, Str, Uuid};
 
 /// The broker's own choice, where a request gives a number of partitions or replicas.
 const DEFAULT: i32 = -1;
@@ -146,6 +146,9 @@ fn plan(client: &Client, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
         let refused = |problem| (ErrorCode::InvalidConfig, problem);
         let value =
             setting.value.as_deref().ok_or_else(|| refused(format!("{}: has no value", setting.name)))?;
+        if topic_config::asks_for_compaction(&setting.name, value) {
+            client.refused(ApiKey::CreateTopics, topic_config::NO_COMPACTION_YET);
+        }
         topic_config::set(&mut new.config, &setting.name, value).map_err(refused)?;
     }
     topic_config::check(&new.config).map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
