@@ -1,5 +1,6 @@
 //! What takes its time: it is asked of the broker, and its answer goes to the client in its turn.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use sabir_broker::queue::{
     SubscribeRefused, SubscriptionSpec, SubscriptionStart,
 };
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
-use sabir_model::{ErrorAbout, TopicError, TopicId};
+use sabir_model::{ErrorAbout, ShardFailure, TopicError, TopicId};
 use sabir_net::{ConnectionId, Workers};
 
 use super::arguments::{Declaration, WantedSubscription, precondition, queue};
@@ -399,6 +400,16 @@ pub(super) fn internal(name: &str, why: &str) -> ConnectionException {
     ConnectionException::new(ReplyCode::InternalError, format!("{}: {why}", queue(name)))
 }
 
+/// Why a shard did not do what was asked for. A full disk is no failure of the broker's: what is on the connection's other channels goes on, and room may be
+/// made by it.
+pub(super) fn failed(what: impl fmt::Display, failure: ShardFailure) -> Exception {
+    let text = format!("{what}: {failure}");
+    match failure {
+        ShardFailure::StorageFull => precondition(text).into(),
+        _ => ConnectionException::new(ReplyCode::InternalError, text).into(),
+    }
+}
+
 /// Why a queue is not used, in RabbitMQ's words, with the name that the client gave: it names a queue that is gone, too.
 pub(super) fn refused(name: &str, error: QueueError) -> Exception {
     let ends_channel = match error {
@@ -410,7 +421,7 @@ pub(super) fn refused(name: &str, error: QueueError) -> Exception {
         QueueError::Exclusive | QueueError::InUse => {
             ChannelException::access_refused(format!("{} in exclusive use", queue(name)))
         }
-        QueueError::Shard(failure) => return internal(name, &failure.to_string()).into(),
+        QueueError::Shard(failure) => return failed(queue(name), failure),
     };
     ends_channel.into()
 }
@@ -438,7 +449,7 @@ fn not_subscribed(name: &str, error: &SubscribeRefused) -> Exception {
 /// Why a queue is not made or deleted.
 fn not_made(name: &str, error: &TopicError) -> Exception {
     let ends_channel = match error {
-        TopicError::Shard(failure) => return internal(name, &failure.to_string()).into(),
+        TopicError::Shard(failure) => return failed(queue(name), *failure),
         TopicError::Exclusive(_) => locked(name),
         TopicError::MadeElsewhere(_) | TopicError::Internal(_) | TopicError::Reserved { .. } => {
             ChannelException::access_refused(format!("{}: {error}", queue(name)))

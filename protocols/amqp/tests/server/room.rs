@@ -7,7 +7,7 @@ use sabir_broker::{AppendAcks, AppendTarget, Caller, Publish, PublishTargets, Re
 use sabir_model::FrontendNo;
 use sabir_model::batch::{BatchBuilder, Compression};
 
-use crate::node::Client;
+use crate::node::{Client, PATIENCE};
 use crate::rig::{QUEUES, Rig};
 
 /// Messages with keys, for partitions in all shards.
@@ -263,4 +263,27 @@ fn a_publisher_is_held_back_and_told_so_while_the_disk_is_full() {
         client.ack(tag, false);
         assert_eq!(client.content().text(), body);
     }
+}
+
+#[test]
+fn what_finds_no_space_on_the_disk_closes_its_channel_alone() {
+    let rig = Rig::start();
+    rig.topic("topic");
+    let mut client = rig.open();
+    client.declare("q");
+    client.publish("q", &["0"]);
+    client.open_channel(2);
+    assert!(fill_disk(&rig, &mut rig.open()) > 0);
+    let consume = BasicConsume { queue: ShortStr::cut("topic"), ..Default::default() };
+    let (code, text) = client.refused(&consume);
+    assert!(code == 406 && text.contains("the disk is full"), "{code} {text}");
+    // The others go on, and so does this one, once there is space.
+    let select = client.ask(2, &ConfirmSelect::default());
+    assert!(matches!(select.method(), Method::ConfirmSelectOk(_)));
+    rig.disks.end_limits();
+    let began = std::time::Instant::now();
+    while client.refused_or_done(&consume) != 0 {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    assert_eq!(client.get("q", true).unwrap().text(), "0");
 }

@@ -7,7 +7,7 @@ use sabir_broker::exchange::{
 };
 
 use super::super::arguments::precondition;
-use super::super::asking::{Answer, Asker, RESERVED, not_found};
+use super::super::asking::{Answer, Asker, RESERVED, failed, not_found};
 use super::super::attributes::arguments;
 use super::super::connection::AmqpSession;
 use super::super::delays;
@@ -341,10 +341,7 @@ fn refused(name: &str, error: &ExchangeError) -> Exception {
             ChannelException::access_refused(error.to_string())
         }
         ExchangeError::InUse(_) => precondition(format!("{} in use", exchange(name))),
-        ExchangeError::Shard(failure) => {
-            let text = format!("{}: {failure}", exchange(name));
-            return ConnectionException::new(ReplyCode::InternalError, text).into();
-        }
+        ExchangeError::Shard(failure) => return failed(exchange(name), *failure),
         ExchangeError::Origin(_)
         | ExchangeError::Differs { .. }
         | ExchangeError::Default
