@@ -278,7 +278,7 @@ fn dev_sends_a_message_round() {
 
 #[test]
 fn dev_goes_on_until_it_is_told_to_stop() {
-    let mut dev = sabir(&["dev"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut dev = sabir(&["dev"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines().map_while(Result::ok);
     let serving = lines.by_ref().find(|l| l.contains("kafka  ")).unwrap();
     let address = serving.split_whitespace().last().unwrap().to_owned();
@@ -291,7 +291,11 @@ fn dev_goes_on_until_it_is_told_to_stop() {
     }
     run(&["message", "read", "hello", "--address", &address]).ok();
     std::process::Command::new("kill").args(["-INT", &dev.id().to_string()]).status().unwrap();
-    assert!(dev.wait().unwrap().success());
+    let ended = dev.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    // What it makes is for its user alone.
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!said.contains("is open to every user"), "{said}");
 }
 
 #[test]
@@ -343,6 +347,19 @@ fn the_signals_of_a_process_group_are_one_and_a_lost_terminal_is_none() {
         broker.signal(name);
     }
     assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
+fn signals_that_mean_nothing_to_a_broker_change_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(data.path(), &[]);
+    for name in ["USR1", "USR2"] {
+        broker.signal(name);
+        broker.until_logged(&format!("SIG{name} means nothing to the broker"));
+    }
+    broker.signal("ALRM");
+    broker.run(&["message", "publish", "orders", "acknowledged"]).ok();
+    assert_eq!(broker.stop(), Some(0));
 }
 
 /// A connection that keeps its broker from stopping: it asks for more than it reads.

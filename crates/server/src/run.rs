@@ -26,7 +26,7 @@ pub enum RunError {
 }
 
 /// Runs a broker until SIGTERM or SIGINT, then stops it cleanly; another one after a second ends the process at once. SIGHUP has it
-/// look for other certificates.
+/// look for other certificates; SIGUSR1, SIGUSR2 and SIGALRM change nothing.
 ///
 /// # Errors
 /// It did not start, or did not stop in time.
@@ -158,6 +158,10 @@ fn watch_signals() -> std::io::Result<mpsc::Receiver<Asked>> {
     let mut hangup = signal(SignalKind::hangup())?;
     // Once handled it stays so: a write beyond the limit on file sizes fails, and is named, rather than end the process.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+    // These, too, would end it without a clean stop. What rotates the logs of other servers sends the first two.
+    drop(signal(SignalKind::alarm())?);
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
     drop(entered);
     let watch = async move {
         let mut stopping: Option<Instant> = None;
@@ -165,6 +169,14 @@ fn watch_signals() -> std::io::Result<mpsc::Receiver<Asked>> {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = user1.recv() => {
+                    means_nothing("SIGUSR1");
+                    continue;
+                }
+                _ = user2.recv() => {
+                    means_nothing("SIGUSR2");
+                    continue;
+                }
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: TLS is served with its files as they are now; all else is read at the start");
                     // The part that asks in vain is stopping.
@@ -185,4 +197,10 @@ fn watch_signals() -> std::io::Result<mpsc::Receiver<Asked>> {
     };
     std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(watch))?;
     Ok(report)
+}
+
+fn means_nothing(signal: &str) {
+    tracing::info!(
+        "{signal} means nothing to the broker: its log goes to stderr, and a file of that is its supervisor's to rotate"
+    );
 }

@@ -72,6 +72,8 @@ pub struct Broker {
     pub kafka: String,
     pub admin: String,
     pub log: Vec<serde_json::Value>,
+    /// What comes behind it.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Broker {
@@ -88,10 +90,10 @@ impl Broker {
         let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-        let mut broker = Self { child, kafka: String::new(), admin: String::new(), log: Vec::new() };
+        let (kafka, admin, log) = (String::new(), String::new(), Vec::new());
+        let mut broker = Self { child, kafka, admin, log, lines: receiver };
         loop {
-            let line = receiver.recv_timeout(PATIENCE).expect("the broker says that it is ready");
-            let line: serde_json::Value = serde_json::from_str(&line).expect("each line is an object");
+            let line = broker.line("the broker says that it is ready");
             let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
             match text("protocol").as_str() {
                 "kafka" => broker.kafka = text("address"),
@@ -104,6 +106,16 @@ impl Broker {
                 return broker;
             }
         }
+    }
+
+    fn line(&self, expected: &str) -> serde_json::Value {
+        let line = self.lines.recv_timeout(PATIENCE).expect(expected);
+        serde_json::from_str(&line).expect("each line is an object")
+    }
+
+    /// Waits for a line of the log that has these words.
+    pub fn until_logged(&mut self, words: &str) {
+        while !self.line(words)["message"].as_str().unwrap_or_default().contains(words) {}
     }
 
     /// A client command of a protocol against this broker.
