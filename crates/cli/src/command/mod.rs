@@ -17,6 +17,7 @@ pub mod topic;
 use std::collections::HashSet;
 use std::future::Future;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -143,8 +144,9 @@ fn named(name: &str) -> Option<&'static dyn Protocol> {
     protocols().iter().copied().find(|protocol| protocol.name() == name)
 }
 
-/// The protocol that an address begins with, and whether by TLS: then an `s` stands behind its name.
+/// The protocol that an address begins with, in letters of either case, and whether by TLS: then an `s` stands behind its name.
 fn protocol_of(scheme: &str) -> Option<(&'static dyn Protocol, bool)> {
+    let scheme = &*scheme.to_ascii_lowercase();
     let plain = named(scheme).map(|protocol| (protocol, false));
     plain.or_else(|| Some((named(scheme.strip_suffix('s')?)?, true)))
 }
@@ -235,6 +237,28 @@ fn check_address(address: Option<&str>) -> Result<(), CliError> {
         Err(CliError::new(Exit::Usage, problem).advise(advice))
     };
     let Some(address) = address else { return Ok(()) };
+    if address.contains(',') {
+        let problem = format!("--address {address}: one address is named at a time");
+        let advice = "Name one of them: which others belong to the broker, it says itself.";
+        return Err(CliError::new(Exit::Usage, problem).advise(advice));
+    }
+    if let Some((host, port)) = address.rsplit_once(':')
+        && host.contains(':')
+        && !is_v6(address)
+        && !is_v6(host)
+    {
+        let problem = format!("--address {address}: no host has a colon in its name");
+        let advice = match host.split_once(':') {
+            Some((scheme, host)) if protocol_of(scheme).is_some() => {
+                format!(
+                    "An address that names its protocol is protocol://host:port: {scheme}://{host}:{port}"
+                )
+            }
+            _ => "An address is [protocol://]host[:port], and one of IPv6 stands in brackets: [::1]:9092."
+                .into(),
+        };
+        return Err(CliError::new(Exit::Usage, problem).advise(advice));
+    }
     let port = address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
     match port {
         _ if address.is_empty() => refused("--address is empty".into()),
@@ -244,6 +268,12 @@ fn check_address(address: Option<&str>) -> Result<(), CliError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether it is an address of IPv6, in brackets or not, with the zone that it may have.
+fn is_v6(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.split('%').next().is_some_and(|bare| bare.parse::<Ipv6Addr>().is_ok())
 }
 
 /// `host:port`, `[v6]:port`; not `host`, `[v6]` or a bare IPv6 address.
@@ -426,6 +456,8 @@ mod tests {
             ("kafka://[::1]:1", "[::1]:1"),
             ("a:1", "a:1"),
             ("kafkas://a:1", "a:1"),
+            ("KAFKA://a:1", "a:1"),
+            ("Kafka://a", "a:9092"),
         ] {
             for proto in [None, Some("kafka")] {
                 let broker = target(address, proto).choose().await.unwrap().broker;
@@ -462,6 +494,37 @@ mod tests {
         for address in ["", "127.0.0.1:99999", "a:0", "a:b", "a:", ":9092", "kafka://", "[::1]:99999"] {
             let error = target(address, None).choose().await.err().unwrap();
             assert_eq!(error.exit, Exit::Usage, "{address}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_address_is_refused_with_what_it_may_have_been_meant_to_be() {
+        for good in [
+            "a",
+            "a:1",
+            "127.0.0.1:1",
+            "::1",
+            "fe80::1",
+            "[::1]",
+            "[::1]:1",
+            "[fe80::1%eth0]:1",
+            "fe80::1%eth0",
+        ] {
+            assert!(check_address(Some(good)).is_ok(), "{good}");
+        }
+        for (address, problem, advice) in [
+            ("127.0.0.1:1,127.0.0.1:2", "one address is named at a time", "Name one of them"),
+            ("a,b", "one address is named at a time", "Name one of them"),
+            ("kafka:127.0.0.1:22020", "no host has a colon", "kafka://127.0.0.1:22020"),
+            ("AMQPS:a:22020", "no host has a colon", "AMQPS://a:22020"),
+            ("a:b:1", "no host has a colon", "[protocol://]host[:port]"),
+            ("::zz:1", "no host has a colon", "in brackets"),
+        ] {
+            let error = check_address(Some(address)).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage, "{address}");
+            let (said, advised) = (&error.message, error.advice.as_deref().unwrap_or_default());
+            assert!(said.contains(problem) && said.contains(address), "{address}: {said}");
+            assert!(advised.contains(advice), "{address}: {advised}");
         }
     }
 

@@ -121,15 +121,16 @@ impl Input {
 struct Lines {
     /// It holds a chunk, so that a file is sent in large ones.
     reader: BufReader<Box<dyn Read>>,
-    /// Lines read.
+    /// Lines read, and those of them that are messages.
     number: u64,
+    messages: u64,
     /// What ended the chunk before.
     failed: Option<CliError>,
 }
 
 impl Lines {
     fn new(input: Box<dyn Read>) -> Self {
-        Self { reader: BufReader::with_capacity(CHUNK_BYTES, input), number: 0, failed: None }
+        Self { reader: BufReader::with_capacity(CHUNK_BYTES, input), number: 0, messages: 0, failed: None }
     }
 
     /// The next lines, `None` at the end. Only the first of them is waited for: a pipe that pauses holds nothing back.
@@ -140,8 +141,9 @@ impl Lines {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while chunk.len() < CHUNK_MESSAGES && bytes < CHUNK_BYTES {
             match self.next(args, &mut bytes) {
-                Ok(Some(message)) => chunk.push(message),
-                Ok(None) => break,
+                Ok(Line::Message(message)) => chunk.push(message),
+                Ok(Line::Empty) => {}
+                Ok(Line::End) => break,
                 Err(error) if chunk.is_empty() => return Err(error),
                 Err(error) => {
                     // What stands before it is published first.
@@ -149,30 +151,51 @@ impl Lines {
                     break;
                 }
             }
-            if !self.reader.buffer().contains(&b'\n') {
+            if !chunk.is_empty() && !self.reader.buffer().contains(&b'\n') {
                 break;
             }
         }
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 
-    fn next(&mut self, args: &PublishArgs, bytes: &mut usize) -> Result<Option<Outgoing>, CliError> {
+    fn next(&mut self, args: &PublishArgs, bytes: &mut usize) -> Result<Line, CliError> {
         let mut line = Vec::new();
         if self.reader.read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
+            return Ok(Line::End);
         }
         if line.last() == Some(&b'\n') {
             line.pop();
         }
         self.number += 1;
+        // As JSON it is nothing; as text it is a message without content.
+        if args.json && line.trim_ascii().is_empty() {
+            return Ok(Line::Empty);
+        }
         *bytes += line.len();
-        split(args, self.number, line.into()).map(Some)
+        let message = split(args, self.number, line.into()).map_err(|problem| {
+            let advice = match self.messages {
+                0 => "Nothing was published.",
+                _ => "The lines before it were published.",
+            };
+            CliError::new(Exit::Failed, problem).advise(advice)
+        })?;
+        self.messages += 1;
+        Ok(Line::Message(message))
     }
 }
 
-fn split(args: &PublishArgs, number: u64, line: Bytes) -> Result<Outgoing, CliError> {
+/// What a line is.
+enum Line {
+    Message(Outgoing),
+    /// One that stands for nothing.
+    Empty,
+    /// There is none.
+    End,
+}
+
+fn split(args: &PublishArgs, number: u64, line: Bytes) -> Result<Outgoing, String> {
     if args.json {
-        let refused = |problem| wrong_line(number, &format!("line {number} is no message: {problem}"));
+        let refused = |problem| format!("line {number} is no message: {problem}");
         return lines::message(&line, args.partition).map_err(refused);
     }
     let Some(separator) = &args.key_separator else {
@@ -181,15 +204,9 @@ fn split(args: &PublishArgs, number: u64, line: Bytes) -> Result<Outgoing, CliEr
     let found = line.windows(separator.len().max(1)).position(|w| w == separator.as_bytes());
     let Some(at) = found else {
         let text = String::from_utf8_lossy(&line);
-        let problem = format!("line {number}: `{text}` has no `{separator}` between key and content");
-        return Err(wrong_line(number, &problem));
+        return Err(format!("line {number}: `{text}` has no `{separator}` between key and content"));
     };
     Ok(message(args, Some(line.slice(..at)), Some(line.slice(at + separator.len()..))))
-}
-
-fn wrong_line(number: u64, problem: &str) -> CliError {
-    let advice = if number == 1 { "Nothing was published." } else { "The lines before it were published." };
-    CliError::new(Exit::Failed, problem).advise(advice)
 }
 
 fn message(args: &PublishArgs, key: Option<Bytes>, value: Option<Bytes>) -> Outgoing {
@@ -235,6 +252,48 @@ mod tests {
     use crate::args::message::MessageCommand;
     use crate::args::{Cli, Command};
     use crate::testing::NoClient;
+
+    fn publishing(arguments: &[&str]) -> Box<PublishArgs> {
+        let cli = Cli::parse_from([&["sabir", "message", "publish", "t"], arguments].concat());
+        let Command::Message(noun) = cli.command else { panic!("it is about messages") };
+        let MessageCommand::Publish(args) = noun.verb else { panic!("it publishes") };
+        Box::new(args)
+    }
+
+    /// The contents of all messages, chunk by chunk, and what ended them.
+    fn published(args: &PublishArgs, input: &'static str) -> (Vec<String>, Option<CliError>) {
+        let (mut lines, mut contents) = (Lines::new(Box::new(input.as_bytes())), Vec::new());
+        loop {
+            match lines.chunk(args) {
+                Ok(Some(chunk)) => contents
+                    .extend(chunk.into_iter().map(|m| String::from_utf8(m.value.unwrap().to_vec()).unwrap())),
+                Ok(None) => return (contents, None),
+                Err(error) => return (contents, Some(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn empty_lines_among_messages_in_json_are_passed_over_and_those_of_text_are_messages() {
+        let json = publishing(&["--json"]);
+        let (one, two) = ("{\"value\": \"1\"}", "{\"value\": \"2\"}");
+        let text = |lines: &[&str]| -> &'static str { lines.join("\n").leak() };
+        for lines in [
+            text(&[one, two, "", ""]),
+            text(&["", one, "  ", "\r", two]),
+            text(&[one, two, ""]),
+            text(&[one, two]),
+        ] {
+            let (contents, error) = published(&json, lines);
+            assert_eq!(contents, ["1", "2"], "{lines:?}");
+            assert!(error.is_none(), "{lines:?}: {error:?}");
+        }
+        assert!(published(&json, "\n\n \n").0.is_empty());
+        let (contents, error) = published(&json, "\n\nnonsense\n");
+        let error = error.unwrap();
+        assert!(contents.is_empty() && error.message.starts_with("line 3 is no message: "), "{error:?}");
+        assert_eq!(published(&publishing(&[]), "a\n\nb\n").0, ["a", "", "b"]);
+    }
 
     #[test]
     fn that_there_is_no_such_partition_is_told_of_what_was_refused_alone() {
