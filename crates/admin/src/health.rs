@@ -19,6 +19,9 @@ pub struct Health {
     pub problems: Vec<String>,
 }
 
+/// Checkpoints that have failed for longer are told of: a few are given up on a disk that is busy with something else.
+const FAILING: Duration = Duration::from_secs(60);
+
 impl Health {
     /// How the server is now.
     pub fn of(admin: &Admin) -> Self {
@@ -39,7 +42,7 @@ impl Health {
     }
 
     /// A shard that lost its storage, or whose disk does not answer, makes the node not ready. A full disk does not: readers and deletes are what empties it. Nor do
-    /// records that cannot be read: all others can.
+    /// records that cannot be read: all others can; nor checkpoints that fail: all else is served, and the next start takes longer.
     pub fn judge(stats: &Stats, name: impl Fn(TopicId) -> String) -> Self {
         let stopped = stats.shards.iter().filter(|shard| shard.stopped);
         let full = stats.shards.iter().filter(|shard| shard.full);
@@ -53,6 +56,10 @@ impl Health {
         problems.extend(stalled.map(|s| stalled_for(s, waits(s).as_secs())));
         let ready = problems.is_empty();
         problems.extend(full.map(full_disk));
+        // That of a shard which is stopped, or has no space, is said.
+        let running = stats.shards.iter().filter(|shard| !shard.stopped && !shard.full);
+        problems
+            .extend(running.filter(|shard| shard.checkpoints_fail_for >= FAILING).map(failing_checkpoints));
         let damaged = stats.shards.iter().flat_map(|shard| &shard.damaged);
         problems.extend(damaged.map(|damage| unreadable(damage, &name(damage.topic))));
         Self { ready, status: if ready { "ready" } else { "failed" }, problems }
@@ -109,6 +116,15 @@ fn what_helps(shard: &ShardStats) -> &'static str {
     }
 }
 
+fn failing_checkpoints(shard: &ShardStats) -> String {
+    format!(
+        "shard {}: its checkpoints have failed for {} s: no space of its journal is used again, and a start replays what has come since the last \
+         one; see the log",
+        shard.shard,
+        shard.checkpoints_fail_for.as_secs()
+    )
+}
+
 fn unreadable(damage: &Damage, topic: &str) -> String {
     let why = match damage.cause {
         DamageCause::Corrupt => "they are corrupt",
@@ -150,6 +166,23 @@ mod tests {
         let health = Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |_| "orders".into());
         let end = ": the records at offset 9 cannot be read: a page of the partition's index is corrupt; see the log\n";
         assert!(health.text().ends_with(end), "{}", health.text());
+    }
+
+    #[test]
+    fn checkpoints_that_fail_are_told_of_once_that_lasts_and_nobody_is_kept_away() {
+        let mut stats = Stats { shards: vec![ShardStats::default()], ..Stats::default() };
+        let text = |stats: &Stats| {
+            let health = Health::judge(stats, |id| id.to_string());
+            assert_eq!((health.ready, health.code()), (true, StatusCode::OK));
+            health.text()
+        };
+        stats.shards[0].checkpoints_fail_for = FAILING - Duration::from_millis(1);
+        assert_eq!(text(&stats), "ready\n");
+        stats.shards[0].checkpoints_fail_for = Duration::from_secs(75);
+        let told = text(&stats);
+        assert!(told.starts_with("ready\nshard 0: its checkpoints have failed for 75 s: "), "{told}");
+        stats.shards[0].full = true;
+        assert!(!text(&stats).contains("checkpoints"), "one cause is said once: {}", text(&stats));
     }
 
     #[test]

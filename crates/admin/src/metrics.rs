@@ -248,6 +248,9 @@ const COUNTERS: &[Counter] = &[
     }),
     ("sabir_disk_reads", "Reads for consumers that waited for the disk.", |s| s.disk_reads),
     ("sabir_checkpoints", "Checkpoints made.", |s| s.checkpoints),
+    ("sabir_failed_checkpoints", "Checkpoints that were given up, and tried again.", |s| {
+        s.failed_checkpoints
+    }),
     ("sabir_corrupt_batches", "Batches that were found to be corrupt when they were read.", |s| s.corrupt),
 ];
 

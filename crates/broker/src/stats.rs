@@ -96,6 +96,10 @@ pub struct ShardStats {
     pub checkpoints: u64,
     /// Since the last checkpoint of this run, or since its start.
     pub checkpoint_age: Duration,
+    /// Checkpoints that were given up, each of which was or is tried again.
+    pub failed_checkpoints: u64,
+    /// Since the first of those that were given up one after the other; zero where the last one was committed.
+    pub checkpoints_fail_for: Duration,
     /// Batches found corrupt by reads.
     pub corrupt: u64,
     /// Partitions whose records could not be read; the first few of them.
@@ -171,6 +175,26 @@ impl Moment {
     }
 }
 
+/// Since when something has been so, if it is.
+#[derive(Debug, Default)]
+pub(crate) struct Since(Mutex<Option<Instant>>);
+
+impl Since {
+    /// It is so: since now, if it was not before.
+    pub(crate) fn is_so(&self) {
+        self.0.lock().get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn ends(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Zero if it is not so.
+    pub(crate) fn age(&self) -> Duration {
+        self.0.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
 /// What a shard counts outside of its projections.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMeters {
@@ -182,6 +206,8 @@ pub(crate) struct ShardMeters {
     pub(crate) disk_reads: Counter,
     pub(crate) checkpoints: Counter,
     pub(crate) checkpointed: Moment,
+    pub(crate) failed_checkpoints: Counter,
+    pub(crate) checkpoints_fail: Since,
     pub(crate) block_bytes: Histogram,
     pub(crate) block_entries: Histogram,
     pub(crate) commit_us: Histogram,

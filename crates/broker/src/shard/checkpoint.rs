@@ -120,6 +120,8 @@ impl Shard {
             }
             Err(reason) => {
                 let tell = checkpointer.failed();
+                self.meters.failed_checkpoints.add(1);
+                self.meters.checkpoints_fail.is_so();
                 let failures = checkpointer.failures;
                 if tell {
                     warn!(shard = %self.id, %reason, failures, "a checkpoint was given up; it is tried again");
@@ -295,6 +297,7 @@ impl Shard {
         (checkpointer.kept, checkpointer.kept_for) = (None, 0);
         self.meters.checkpoints.add(1);
         self.meters.checkpointed.now();
+        self.meters.checkpoints_fail.ends();
         debug!(shard = %self.id, %sequence, dead = dead.len(), "checkpoint");
         Ok(())
     }

@@ -389,6 +389,8 @@ impl Shard {
             disk_reads: meters.disk_reads.get(),
             checkpoints: meters.checkpoints.get(),
             checkpoint_age: meters.checkpointed.age(),
+            failed_checkpoints: meters.failed_checkpoints.get(),
+            checkpoints_fail_for: meters.checkpoints_fail.age(),
             corrupt: meters.corrupt.get(),
             damaged: self.damaged_partitions(),
             segment_files: journal.segments,

@@ -517,6 +517,9 @@ async fn deletes_on_a_full_disk_make_room_however_many_checkpoints_fail_first() 
     broker.delete_records(&Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
     assert!(segments > 3 && broker.stats().shards[1].full);
     until(|| !broker.stats().shards[1].full).await;
+    assert!(broker.stats().shards[1].failed_checkpoints >= 3);
+    // The last one was committed.
+    until(|| broker.stats().shards[1].checkpoints_fail_for.is_zero()).await;
     let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
     assert_eq!(appended.base_offset.0, taken);
     let machine = machine.crash(broker);
