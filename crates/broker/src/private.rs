@@ -17,8 +17,21 @@ const OTHERS: u32 = 0o077;
 const DEPTH: usize = 4;
 
 /// Makes a folder and those above it where there are none.
+///
+/// # Errors
+/// That of the file system; a link that leads nowhere is named as one, where the file system would say that there is something.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| leads_nowhere(path).unwrap_or(error))
+}
+
+/// What is wrong with a path, or with a folder above it, that is a symbolic link to what is not there.
+fn leads_nowhere(path: &Path) -> Option<io::Error> {
+    let link = path.ancestors().find(|path| path.is_symlink() && !path.exists())?;
+    let target = fs::read_link(link).ok()?;
+    let problem =
+        format!("{} is a symbolic link to {}, which is not there", link.display(), target.display());
+    Some(io::Error::new(io::ErrorKind::NotFound, problem))
 }
 
 /// Takes from others what they may do with the lock and the shards. The data directory itself stays as it was created.
@@ -101,6 +114,26 @@ mod tests {
         open_to_others(folder, &mut found);
         assert!(found.len() > 8, "{found:?}");
         assert!(found.values().all(|others| *others == 0), "{found:?}");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_named_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("link"), dir.path().join("away"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        for path in [link.clone(), link.join("data/shard-0")] {
+            let error = make_folder(&path).unwrap_err();
+            let (link, target) = (link.display(), target.display());
+            assert_eq!(
+                error.to_string(),
+                format!("{link} is a symbolic link to {target}, which is not there")
+            );
+        }
+        fs::create_dir(&target).unwrap();
+        make_folder(&link.join("data")).unwrap();
+        assert!(target.join("data").is_dir());
+        fs::write(dir.path().join("file"), b"").unwrap();
+        assert_eq!(make_folder(&dir.path().join("file")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[tokio::test]

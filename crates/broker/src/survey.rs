@@ -49,7 +49,7 @@ pub enum ShardsError {
     },
     /// No shard is there, but something that no start leaves which makes a new data directory.
     #[error(
-        "{path} is there, and no shard is: is the file system of a shard not mounted? Nothing was made. For a new data directory remove it; \
+        "{path} is there, and no shard is: is the file system of a shard not mounted? No shard was made. For a new data directory remove it; \
          a shard that is to have a file system of its own is moved there after the first start"
     )]
     Unexpected {
@@ -78,7 +78,10 @@ pub enum ShardsError {
         holds: ShardId,
     },
     /// A shard of another data directory.
-    #[error("shard {shard} is of another data directory: it says {found}, where shard 0 says {expected}")]
+    #[error(
+        "shard {shard} is of another data directory: its file `journal/slots` says {found}, where that of shard 0 says {expected}. Put back the \
+         shard that belongs here, or that file, if it alone was replaced"
+    )]
     Foreign {
         /// Which one.
         shard: ShardId,
@@ -89,8 +92,8 @@ pub enum ShardsError {
     },
     /// A shard that has not seen a start which others have completed.
     #[error(
-        "shard {shard} is an older copy: it last took part in start {entered} of the data directory, and shard {witness} was there at \
-         start {completed}. Put back the copy that belongs to the others"
+        "shard {shard} is an older copy: by its file `journal/slots` it last took part in start {entered} of the data directory, and shard \
+         {witness} was there at start {completed}. Put back the copy that belongs to the others, or that file, if it alone was replaced"
     )]
     Older {
         /// Which one.
@@ -104,8 +107,9 @@ pub enum ShardsError {
     },
     /// A shard that took part in another start of the same number.
     #[error(
-        "shard {shard} and shard {witness} both took part in start {run} of the data directory, but not in the same one: a copy of the whole \
-         directory was started by itself, and one of the two is of the copy. Put back the one that belongs to the others"
+        "shard {shard} and shard {witness} both took part in start {run} of the data directory, as their files `journal/slots` say, but not in \
+         the same one: a copy of the whole directory was started by itself, and one of the two is of the copy. Put back the one that belongs \
+         to the others, or its file, if that alone was replaced"
     )]
     Forked {
         /// Which one.

@@ -124,8 +124,8 @@ async fn a_file_that_is_not_the_one_which_belongs_in_its_place_is_named_as_what_
                 "slots: neither copy of the journal's slot can be read: the file is missing",
                 "slots: neither copy of the journal's slot can be read: it has 0 bytes",
                 "the folder of shard 1 holds shard 2: folders, or their files `journal/slots`, were swapped",
-                "shard 1 is of another data directory",
-                "shard 1 is an older copy",
+                "shard 1 is of another data directory: its file `journal/slots` says ",
+                "shard 1 is an older copy: by its file `journal/slots` it last took part in start ",
             ],
         ),
         (

@@ -196,7 +196,9 @@ async fn nothing_is_made_beside_folders_of_shards_that_hold_none() {
         fs::write(dir.path().join("lock"), b"1\n").unwrap();
         leave(dir.path(), what);
         let path = shard(dir.path(), 1);
-        assert_eq!(refused(dir.path()), ShardsError::Unexpected { path }, "{left}");
+        let refusal = refused(dir.path());
+        assert_eq!(refusal, ShardsError::Unexpected { path }, "{left}");
+        assert!(refusal.to_string().contains("No shard was made"), "{refusal}");
         (1..4).for_each(|number| fs::remove_dir_all(shard(dir.path(), number)).unwrap());
         if what.contains("lost+found") {
             let path = shard(dir.path(), 0).join("lost+found");
