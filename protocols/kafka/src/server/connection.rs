@@ -92,7 +92,7 @@ impl KafkaSession {
     }
 
     /// Appends what was held, once it may be.
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Result<bool, BadRequest> {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Result<bool, Unanswered> {
         let Some((.., last)) = self.producing.back_mut().filter(|(.., last)| last.is_held()) else {
             return Ok(false);
         };

@@ -403,3 +403,65 @@ async fn fetches_of_large_batches_wait_for_memory_and_each_is_answered() {
     assert_eq!(rig.dropped("memory"), dropped);
     drop(taken(&memory, memory.total() / 2).await);
 }
+
+/// A request that names one partition so many times, each with a batch of one record.
+fn batches(count: usize) -> ProduceRequest {
+    let mut request = produce_request(-1, "t", 0, batch(&["v"]));
+    let one = request.topic_data[0].partition_data[0].clone();
+    request.topic_data[0].partition_data = vec![one; count];
+    request
+}
+
+/// What a batch takes until it is answered, beside the frame, at the least.
+const OF_A_BATCH: usize = 600;
+
+#[tokio::test]
+async fn batches_under_way_are_counted_beside_their_frame() {
+    let mut setup = Setup { late: true, ..Setup::default() };
+    setup.net.frame_memory = 16 << 20;
+    let rig = Rig::with(setup);
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let granted = || memory.granted() + memory.granted_little();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    rig.commits.as_ref().unwrap().hold();
+    let (mut sent, mut least) = (Vec::new(), 0);
+    // The last one is decoded on another thread.
+    for count in [50, 300, 12_000] {
+        sent.push((count, raw.send(12, &batches(count)).await));
+        least += count * OF_A_BATCH;
+        let began = Instant::now();
+        while granted() < least {
+            assert!(began.elapsed() < PATIENCE, "{} of {least} bytes for {count}", granted());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    rig.commits.as_ref().unwrap().release();
+    for (count, correlation) in sent {
+        let answer = raw.receive::<ProduceRequest>(12, correlation).await;
+        let partitions = &answer.responses[0].partition_responses;
+        assert!(partitions.len() == count && partitions.iter().all(|partition| partition.error_code == 0));
+    }
+    let began = Instant::now();
+    while granted() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are kept", granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn more_batches_than_there_is_memory_for_are_not_taken() {
+    let rig = with_memory(8 << 20);
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    needs_memory(&rig, 12, &batches(300)).await;
+    let before = raw.put("t", 0, &["v"]).await;
+    for count in [15_000, 60_000] {
+        let dropped = rig.dropped("memory");
+        let mut many = rig.raw().await;
+        many.send(12, &batches(count)).await;
+        assert_eq!(many.closed().await, b"", "{count}");
+        assert_eq!(rig.dropped("memory"), dropped + 1, "{count}");
+    }
+    assert_eq!(raw.put("t", 0, &["v"]).await, before + 1, "none of them was appended");
+}

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, FactsOf, InlineBudget};
 use sabir_model::{AppendError, ErrorAbout, FrontendNo, ShardFailure};
-use sabir_net::{Checks, Grant, Workers};
+use sabir_net::{Checks, FrameMemory, Grant, MemoryPart, NoMemory, UNCOUNTED, Workers};
 use tokio::time::Instant;
 
 use super::batches::{self, Refusal};
 use super::topics::is_internal;
-use super::{Call, Client, Reply, Unanswered, decode, decode_with, patience};
+use super::{Call, Client, Reply, Unanswered, decode, decode_with, patience, weight};
 use crate::converter;
 use crate::server::map::append_error_code;
 use crate::server::requests::{BadRequest, Request};
@@ -41,6 +41,8 @@ pub(crate) struct Producing {
     until: Option<Instant>,
     /// Memory for the frame, while its batches wait to be appended.
     _memory: Option<Grant>,
+    /// Memory for what its batches take beside the frame until they are answered, where that is worth counting.
+    _batches: Option<Grant>,
 }
 
 /// Frames that are no larger came in a buffer that the I/O thread lends, much of which they would keep while they wait.
@@ -48,7 +50,7 @@ const LENT: usize = 256 << 10;
 
 enum Stage {
     /// It names very many partitions: another thread decodes it, and begins with what they carry.
-    Beginning(Pin<Box<dyn Future<Output = Result<Box<Producing>, BadRequest>> + Send>>),
+    Beginning(Pin<Box<dyn Future<Output = Result<Box<Producing>, Unanswered>> + Send>>),
     /// The workers look at records. What they are done with is appended.
     Checking { ended: Arc<Mutex<Ended>>, checking: Pin<Box<dyn Future<Output = ()> + Send>> },
     /// A shard has no room for now.
@@ -76,8 +78,8 @@ impl Producing {
     /// Has what is good appended once the workers are done and there is room.
     ///
     /// # Errors
-    /// It could not be decoded.
-    pub fn go_on(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Result<(), BadRequest>> {
+    /// It could not be decoded, or there was no memory for so many batches in time.
+    pub fn go_on(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
         if let Stage::Beginning(beginning) = &mut self.stage {
             let begun = *std::task::ready!(beginning.as_mut().poll(cx))?;
             *self = Self { _memory: self._memory.take(), ..begun };
@@ -273,12 +275,42 @@ fn refuse(place: &mut PartitionProduceResponse, refusal: Refusal, named: &mut us
 /// What the arrays of a request take that is decoded on the connection's thread, in bytes.
 const DECODED_AT_ONCE: usize = 512 << 10;
 
+/// What a partition takes that a request names, beside its batch, until it is answered: decoded, checked, on its way to the disk, and in the
+/// answer. A request may name one over and over.
+const NAMED_PARTITION: usize = 640;
+/// The same of a topic, beside its name.
+const NAMED_TOPIC: usize = 256;
+/// The most that the arrays of any request take, in bytes.
+const MOST_DECODED: usize = 32 << 20;
+/// What is not worth counting, a request.
+const UNWEIGHED: usize = 4 << 10;
+
+/// What a request takes beside its frame, in bytes.
+fn weigh(body: &ProduceRequest) -> usize {
+    let one = |topic: &TopicProduceData| {
+        NAMED_TOPIC + topic.name.len() + topic.partition_data.len() * NAMED_PARTITION
+    };
+    body.topic_data.iter().map(one).sum()
+}
+
+/// Memory for that, if there is some now.
+fn take_for(memory: &FrameMemory, bytes: usize) -> Result<Option<Grant>, NoMemory> {
+    if bytes <= UNWEIGHED {
+        return Ok(None);
+    }
+    let little = if bytes <= UNCOUNTED { memory.try_take_little(MemoryPart::All, bytes) } else { None };
+    little.or_else(|| memory.try_take_of(MemoryPart::All, bytes)).map(Some).ok_or(NoMemory)
+}
+
 /// Checks a request and appends what is good of it.
 pub(crate) fn begin(client: &Arc<Client>, request: Request) -> Result<Producing, BadRequest> {
     client.introduce(request.header.client_id.as_ref());
     let reader = Reader::with_limit(&request.body, DECODED_AT_ONCE);
     match decode_with(reader, &request) {
-        Ok(body) => begin_with(client, &request, body),
+        Ok(body) => match take_for(&client.memory, weigh(&body)) {
+            Ok(memory) => Ok(Producing { _batches: memory, ..begin_with(client, &request, body)? }),
+            Err(NoMemory) => Ok(begin_elsewhere(client, request)),
+        },
         Err(BadRequest::Body { source: WireError::TooLarge, .. }) => Ok(begin_elsewhere(client, request)),
         Err(bad) => Err(bad),
     }
@@ -287,11 +319,31 @@ pub(crate) fn begin(client: &Arc<Client>, request: Request) -> Result<Producing,
 fn begin_elsewhere(client: &Arc<Client>, request: Request) -> Producing {
     let (call, bytes) = (Call::of(&request), request.body.len());
     let (client, workers) = (client.clone(), client.workers.clone());
-    let begin = async move { begin_with(&client, &request, decode(&request)?).map(Box::new) };
+    let begin = async move {
+        let memory = hold_for(&client, &request).await?;
+        let begun = begin_with(&client, &request, decode(&request)?)?;
+        Ok(Box::new(Producing { _batches: memory, ..begun }))
+    };
     let beginning = async move { workers.handle(bytes, Box::pin(begin)).await };
     let answer = Answer { call, acks: -1, response: ProduceResponse::default(), named: 0 };
     let (stage, portions) = (Stage::Beginning(Box::pin(beginning)), VecDeque::new());
-    Producing { stage, portions, answer, until: None, _memory: None }
+    Producing { stage, portions, answer, until: None, _memory: None, _batches: None }
+}
+
+/// Memory for what a request takes beside its frame. What more would take than there is, is not even decoded.
+async fn hold_for(client: &Client, request: &Request) -> Result<Option<Grant>, Unanswered> {
+    let total = client.memory.total();
+    let most = total / NAMED_PARTITION * size_of::<PartitionProduceData>();
+    let reader = Reader::with_limit(&request.body, most.clamp(DECODED_AT_ONCE, MOST_DECODED));
+    let bytes = match decode_with(reader, request) {
+        Ok(body) => weigh(&body),
+        Err(BadRequest::Body { source: WireError::TooLarge, .. }) if most < MOST_DECODED => usize::MAX,
+        Err(bad) => return Err(bad.into()),
+    };
+    if bytes > total {
+        return Err(Unanswered::NoMemory);
+    }
+    Ok(weight::hold(&client.memory, bytes, Instant::now()).await?)
 }
 
 fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Result<Producing, BadRequest> {
@@ -315,7 +367,7 @@ fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Resul
     // A producer that wants no answer cannot be told that it takes long.
     let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
     let (stage, portions) = (Stage::Appended, VecDeque::new());
-    let mut producing = Producing { stage, portions, answer, until, _memory: None };
+    let mut producing = Producing { stage, portions, answer, until, _memory: None, _batches: None };
     let broker = &client.kafka.broker;
     if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
         let left = places.iter().map(|place| place.at).collect::<Vec<_>>().into_iter();
