@@ -5,6 +5,7 @@ disk; in a control group it takes and gives much more than goes into that. The l
     tests/limits/tail_cache.py [CASE...]
 """
 
+import gzip
 import pathlib
 import shutil
 import struct
@@ -150,10 +151,45 @@ def control_group_of_128_mib():
         print(f"      a cache of {limit / MIB:.0f} MiB; {group.figures()}", flush=True)
 
 
+LEVEL = "zstd-22"
+ZEROS = 100 * MIB
+NAMED = 400_000
+
+
+def of_zeros():
+    """A batch of one record of so many zeros, in 100 KB."""
+    body = b"\0" + wire.varint(0) + wire.varint(0) + wire.varint(-1) + wire.varint(ZEROS) + bytes(ZEROS) + wire.varint(0)
+    return wire.batch_around(gzip.compress(wire.varint(len(body)) + body), 1, 1)
+
+
+def more_than_it_seems():
+    """Beside a full cache a small batch that comes to much, and a request of very many batches, take no more than the group has."""
+    with control_group.of(256 * MIB) as group, Node("seems", group) as node:
+        try:
+            node.write(100 * MIB)
+            with node.client() as client:
+                client.create([(LEVEL, 1, {"max.message.bytes": str(50 * MIB), "compression.type": "zstd", "compression.zstd.level": "22"})])
+                client.put(LEVEL, 0, of_zeros())
+            one = wire.batch([b""])
+            named = b"".join(struct.pack(">i", at % PARTITIONS) + wire.blob(one) for at in range(NAMED))
+            head = struct.pack(">hhii", -1, -1, 30_000, 1)
+            with node.client() as client:
+                try:
+                    client.call(wire.PRODUCE, 7, head + wire.string(TOPIC) + struct.pack(">i", NAMED) + named)
+                except OSError:
+                    print("      closed", flush=True)
+            with node.client() as client:
+                client.put(TOPIC, 0, BATCH)
+        finally:
+            assert group.killed() == 0, f"the kernel has killed {group.killed()} processes: {group.figures()}"
+        print(f"      {group.figures()}", flush=True)
+
+
 def main():
     suite = cases.Suite("tail-cache")
     suite.case("just-written-records-come-from-memory", just_written, limit=120)
     suite.case("a-control-group-of-128-mib", control_group_of_128_mib, limit=120)
+    suite.case("requests-that-come-to-more-than-they-seem", more_than_it_seems, limit=120)
     suite.end()
 
 

@@ -51,10 +51,14 @@ fn no_level_of_any_codec_takes_more_memory_than_is_counted_for_it() {
         for kib in [10, 100, 500, 1000, 8000] {
             let bytes = kib << 10;
             let check = check(bytes, codec, level);
-            let limit = check.lower_limits().find(|lower| bytes + 100 < *lower).unwrap_or(check.limit());
-            let taken = taken(|| drop(check.run(limit, &mut || {}).unwrap()));
-            let counted = check.cost(limit).bytes;
-            assert!(taken <= counted + BESIDE, "{codec}, level {level}, {kib} KiB: {taken} of {counted}");
+            let limits = |memory| check.lower_limits(memory).find(|lower| bytes + 100 < *lower);
+            for memory in [128 << 20, 16 << 20] {
+                let limit = limits(memory).unwrap_or(check.limit(memory));
+                let taken = taken(|| drop(check.run(limit, memory, &mut || {}).unwrap()));
+                let counted = check.cost(limit, memory).bytes;
+                let of = format!("{taken} of {counted}, {memory} allowed");
+                assert!(taken <= counted + BESIDE, "{codec}, level {level}, {kib} KiB: {of}");
+            }
         }
     }
 }

@@ -5,9 +5,10 @@ use std::io::{self, BufRead, BufReader, Read, Take};
 use std::ops::{Range, RangeInclusive};
 
 use sabir_base::varint::{VarintError, take_i32, take_i64};
-use zstd::zstd_safe::{DCtx, DParameter};
+use zstd::zstd_safe::{DCtx, DParameter, ResetDirective};
 
 use super::header::whole;
+use super::inline::zstd_memory;
 use super::lz4::Lz4Reader;
 use super::rules::is_outside;
 use super::{BatchError, BatchHeader, Compression, HEADER_LEN};
@@ -25,6 +26,8 @@ pub(super) const PAUSE: u64 = 256 << 10;
 const INPUT_PAUSE: usize = 16 << 10;
 /// Zstandard frames may ask for a window of so many bytes, as a power of two: what its library takes if nothing is said.
 const WINDOW_LOG: u32 = 27;
+/// The windows of all levels that producers have but the highest three, taken however little memory there is.
+const LEAST_WINDOW_LOG: u32 = 23;
 /// A thread keeps a Zstandard context of up to so many bytes: one for the windows that its levels up to 7 have.
 pub(super) const CONTEXT_KEPT: usize = 3 << 20;
 
@@ -64,7 +67,18 @@ pub fn check_records(
     limit: usize,
     pause: &mut dyn FnMut(),
 ) -> Result<RecordSummary, BatchError> {
-    check_with(bytes, limit, &Visit { pauses: Pauses(RefCell::new(pause)), outside: Cell::new(None) })
+    check_records_within(bytes, limit, usize::MAX, pause)
+}
+
+/// The same within so much memory, in bytes: no Zstandard frame has a window that is larger.
+pub(super) fn check_records_within(
+    bytes: &[u8],
+    limit: usize,
+    memory: usize,
+    pause: &mut dyn FnMut(),
+) -> Result<RecordSummary, BatchError> {
+    let visit = Visit { pauses: Pauses(RefCell::new(pause)), outside: Cell::new(None), memory };
+    check_with(bytes, limit, &visit)
 }
 
 /// The places of a good batch's records whose times are outside these bounds, as runs, of which there are no more than [`MOST_RUNS`].
@@ -75,7 +89,7 @@ pub(super) fn records_outside(
     pause: &mut dyn FnMut(),
 ) -> Vec<Range<u32>> {
     let outside = Cell::new(Some(Outside { bounds, runs: Vec::new() }));
-    let visit = Visit { pauses: Pauses(RefCell::new(pause)), outside };
+    let visit = Visit { pauses: Pauses(RefCell::new(pause)), outside, memory: usize::MAX };
     // It was found to be good.
     let _ = check_with(bytes, limit, &visit);
     visit.outside.take().map(|outside| outside.runs).unwrap_or_default()
@@ -126,7 +140,7 @@ fn check_with(bytes: &[u8], limit: usize, visit: &Visit<'_>) -> Result<RecordSum
             let found = walk(from, &header, limit, visit)?;
             if input.is_empty() { Ok(found) } else { Err(BatchError::Decompress(codec)) }
         }
-        Compression::Zstd => with_context(|context| {
+        Compression::Zstd => with_context(body, visit.memory, |context| {
             let decoder =
                 zstd::stream::read::Decoder::with_context(InputPieces::new(body, &visit.pauses), context);
             walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, visit)
@@ -139,6 +153,8 @@ struct Visit<'f> {
     pauses: Pauses<'f>,
     /// What is looked for beside what is wrong.
     outside: Cell<Option<Outside>>,
+    /// What it may take.
+    memory: usize,
 }
 
 /// What is called now and then, by what comes out of a batch and by what goes into it.
@@ -200,11 +216,26 @@ thread_local! {
     static CONTEXT: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
 }
 
-/// Lends the thread's Zstandard context. One that has grown large, for a frame with a large window, is not kept.
+/// The largest window that a Zstandard frame may have, as a power of two, where there is so much memory.
+pub(super) fn window_log(memory: usize) -> u32 {
+    memory.checked_ilog2().unwrap_or(0).clamp(LEAST_WINDOW_LOG, WINDOW_LOG)
+}
+
+/// Lends the thread's Zstandard context for a body with no larger windows than so much memory is for. One that has grown large, for a frame
+/// with a large window, is not kept.
 pub(super) fn with_context<T>(
+    body: &[u8],
+    memory: usize,
     work: impl FnOnce(&mut DCtx<'static>) -> Result<T, BatchError>,
 ) -> Result<T, BatchError> {
+    let (log, window) = (window_log(memory), zstd_memory(body));
+    if log < WINDOW_LOG && window > 1 << log {
+        return Err(BatchError::Window { window, most: 1 << log });
+    }
+    let failed = |_| BatchError::Decompress(Compression::Zstd);
     let mut context = CONTEXT.take().map_or_else(new_context, Ok)?;
+    context.reset(ResetDirective::SessionOnly).map_err(failed)?;
+    context.set_parameter(DParameter::WindowLogMax(log)).map_err(failed)?;
     let done = work(&mut context);
     if context.sizeof() <= CONTEXT_KEPT {
         CONTEXT.set(Some(context));
@@ -213,10 +244,7 @@ pub(super) fn with_context<T>(
 }
 
 fn new_context() -> Result<DCtx<'static>, BatchError> {
-    let failed = BatchError::Decompress(Compression::Zstd);
-    let mut context = DCtx::try_create().ok_or(failed.clone())?;
-    context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(|_| failed)?;
-    Ok(context)
+    DCtx::try_create().ok_or(BatchError::Decompress(Compression::Zstd))
 }
 
 fn walk(

@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 
+use super::check::{check_records_within, window_log};
+use super::compress::{Effort, PIECE};
 use super::facts::FACTS_MEMORY;
 use super::inline::{by_byte, cheap_level, decompressed, is_dear, least, recompressed};
+use super::recompress::{Anew, recompress};
 use super::{
     BatchBuilder, BatchError, BatchHeader, BatchRefusal, BatchRules, Compression, HEADER_LEN, InlineBudget,
-    RecordSummary, RulesOf, check_records, lz4, recompress, rewrite_header, verify_crc,
+    RecordSummary, RulesOf, check_records, lz4, rewrite_header, verify_crc,
 };
 use crate::{RecordFacts, TimestampType};
 
@@ -251,7 +254,7 @@ impl LongCheck {
             return Ok(BatchCheck::Long(self));
         }
         budget.spend(work);
-        self.recompress(found, INLINE_RECOMPRESS as usize, &mut || {}).map(BatchCheck::Done)
+        self.recompress(found, usize::MAX, &mut || {}).map(BatchCheck::Done)
     }
 
     /// The codec that the topic wants and the batch has not.
@@ -264,15 +267,32 @@ impl LongCheck {
         self.batch.len()
     }
 
-    /// How many bytes are decompressed at the most.
-    pub fn limit(&self) -> usize {
+    /// How many bytes are decompressed at the most, where a check may take so much memory.
+    pub fn limit(&self, memory: usize) -> usize {
         let max = self.rules.max_bytes as usize;
-        match self.wanted_codec() {
+        let limit = match self.wanted_codec() {
             None => WALK_LIMIT,
             // What is larger would be refused in any case.
             Some((Compression::None, _)) => WALK_LIMIT.min(max),
             Some(_) => RECOMPRESS_LIMIT.max(4 * max).min(WALK_LIMIT),
+        };
+        if self.is_held() { limit.min(memory) } else { limit }
+    }
+
+    /// Whether what is decompressed is in memory as a whole at some time.
+    fn is_held(&self) -> bool {
+        match self.header.compression() {
+            Ok(Compression::Snappy) => true,
+            Ok(Compression::None) => false,
+            _ => self.rules.facts.is_some(),
         }
+    }
+
+    /// What becomes of the batch in another codec, where a check may take so much memory. No more bytes come of it than its topic takes, or than
+    /// half of the memory and than it came with.
+    fn anew(&self, codec: Compression, level: Option<i32>, memory: usize) -> Anew {
+        let most = (memory / 2).max(self.batch.len()).min(self.rules.max_bytes as usize);
+        Anew { codec, effort: Effort { level, memory: memory / 4 * 3 }, most, memory }
     }
 
     /// The work that each byte takes.
@@ -283,54 +303,66 @@ impl LongCheck {
 
     /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order. A caller that exceeds one has
     /// proved to take long; one that is larger as it came needs no trying.
-    pub fn lower_limits(&self) -> impl Iterator<Item = usize> + use<> {
-        let (by_byte, least, most) = (self.work_by_byte(), self.batch.len() - HEADER_LEN, self.limit());
+    pub fn lower_limits(&self, memory: usize) -> impl Iterator<Item = usize> + use<> {
+        let (by_byte, least, most) = (self.work_by_byte(), self.batch.len() - HEADER_LEN, self.limit(memory));
         WORK.into_iter().map(move |work| work / by_byte).filter(move |lower| (least..most).contains(lower))
     }
 
     /// The limit within which it is to be tried when `tried` was too low, or first of all.
-    pub fn limit_after(&self, tried: usize) -> usize {
-        self.lower_limits().find(|lower| *lower > tried).unwrap_or(self.limit())
+    pub fn limit_after(&self, tried: usize, memory: usize) -> usize {
+        self.lower_limits(memory).find(|lower| *lower > tried).unwrap_or(self.limit(memory))
     }
 
-    /// What it takes to [run](Self::run) it with a limit.
-    pub fn cost(&self, limit: usize) -> CheckCost {
+    /// What it takes to [run](Self::run) it with a limit, within so much memory.
+    pub fn cost(&self, limit: usize, memory: usize) -> CheckCost {
         // In snappy three bytes say 64 at the most; a Zstandard window is as large as its frame says, and filled by what is in it.
         let len = self.batch.len() - HEADER_LEN;
         let walked = match self.header.compression() {
             Ok(Compression::Snappy) => (22 * len).min(limit),
             Ok(Compression::Lz4) => lz4::memory(len),
-            Ok(Compression::Zstd) => limit.min(STREAMED + len / 4 * ZSTD_BLOCK),
+            Ok(Compression::Zstd) => {
+                limit.min(STREAMED + (len / 4 * ZSTD_BLOCK).min(1 << window_log(memory)))
+            }
             _ => STREAMED,
         };
         let bytes = match self.wanted_codec() {
             None => walked,
-            // The records, what becomes of them, and room for both to grow.
-            Some((codec, level)) => walked.max(3 * limit) + codec.encoder_memory(level, limit),
+            Some((codec, level)) => {
+                let anew = self.anew(codec, level, memory);
+                walked + PIECE + codec.encoder_memory(anew.effort, limit) + anew.most.min(limit)
+            }
         };
         // They are looked at once more, decompressed whole.
-        let bytes = if self.rules.facts.is_some() { bytes.max(limit) + FACTS_MEMORY } else { bytes };
+        let looked_at = if self.is_held() { limit } else { 0 };
+        let bytes = if self.rules.facts.is_some() { bytes.max(looked_at) + FACTS_MEMORY } else { bytes };
         CheckCost { bytes, work: limit.saturating_mul(self.work_by_byte()) }
     }
 
-    /// Checks the records, of which no more than `limit` bytes are decompressed. `pause` is called now and then.
+    /// Checks the records, of which no more than `limit` bytes are decompressed, within so much memory, in bytes: what would take more is refused,
+    /// and a level that would is done as well as can be. `pause` is called now and then.
     ///
     /// # Errors
     /// Why the batch is not taken; [`BatchRefusal::exceeds`] tells whether a higher limit may do.
-    pub fn run(&self, limit: usize, pause: &mut dyn FnMut()) -> Result<CheckedBatch, BatchRefusal> {
-        let found = check_records(&self.batch, limit, pause).map_err(|error| self.refusal(error, limit))?;
+    pub fn run(
+        &self,
+        limit: usize,
+        memory: usize,
+        pause: &mut dyn FnMut(),
+    ) -> Result<CheckedBatch, BatchRefusal> {
+        let found = check_records_within(&self.batch, limit, memory, pause);
+        let found = found.map_err(|error| self.refusal(error, limit, memory))?;
         let timed = self.rules.check_time(&found, self.now_ms);
         timed.map_err(|refusal| refusal.naming(&self.batch, limit, pause))?;
         match self.wanted_codec() {
-            Some(_) => self.recompress(&found, limit, pause),
+            Some(_) => self.recompress(&found, memory, pause),
             None => self.settle(&found, pause),
         }
     }
 
     /// What an error comes to where the limit is the topic's.
-    fn refusal(&self, error: BatchError, limit: usize) -> BatchRefusal {
+    fn refusal(&self, error: BatchError, limit: usize, memory: usize) -> BatchRefusal {
         match (error, self.wanted_codec()) {
-            (BatchError::TooLarge { .. }, Some((Compression::None, _))) if limit == self.limit() => {
+            (BatchError::TooLarge { .. }, Some((Compression::None, _))) if limit == self.limit(memory) => {
                 BatchRefusal::TooLargeUncompressed { max: self.rules.max_bytes }
             }
             (error, _) => error.into(),
@@ -341,7 +373,7 @@ impl LongCheck {
     fn recompress(
         &self,
         found: &RecordSummary,
-        limit: usize,
+        memory: usize,
         pause: &mut dyn FnMut(),
     ) -> Result<CheckedBatch, BatchRefusal> {
         let Some((codec, level)) = self.wanted_codec() else { return self.settle(found, pause) };
@@ -349,8 +381,9 @@ impl LongCheck {
         if codec == Compression::None && found.bytes > u64::from(max) {
             return Err(BatchRefusal::TooLargeUncompressed { max });
         }
-        let batch = recompress(&self.batch, codec, level, limit, pause)?;
-        self.rules.check_size(&batch)?;
+        let anew = self.anew(codec, level, memory);
+        let batch = recompress(&self.batch, found.bytes as usize, anew, pause)?;
+        let batch = batch.ok_or(BatchRefusal::TooLargeAnew { most: anew.most })?;
         let header = BatchHeader::parse(&batch)?;
         let facts = self.facts(found, pause)?;
         Ok(CheckedBatch { facts, ..CheckedBatch::settle(batch, header, self.rules.of, found)? })
@@ -389,9 +422,12 @@ fn check_header(bytes: &[u8], rules: &BatchRules) -> Result<BatchHeader, BatchRe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ProducerId, TopicConfig, TopicId};
+    use crate::batch::FactsOf;
+    use crate::{Facts, ProducerId, TopicConfig, TopicId};
 
     const NOW: i64 = 1_700_000_000_000;
+    /// What a check may take on a machine with enough of it.
+    const MEMORY: usize = 128 << 20;
 
     fn rules(config: &TopicConfig) -> BatchRules {
         config.batch_rules(RulesOf { topic: TopicId([1; 16]), version: 1 })
@@ -529,7 +565,11 @@ mod tests {
                 let begin = |mut budget| BatchCheck::begin(bytes.clone(), rules(&config), NOW, &mut budget);
                 assert_eq!(begin(InlineBudget::default()).err().as_ref(), Some(&refused), "{config:?}");
                 let Ok(BatchCheck::Long(long)) = begin(InlineBudget(0)) else { panic!("it is for workers") };
-                assert_eq!(long.run(long.limit(), &mut || {}).err().as_ref(), Some(&refused), "{config:?}");
+                assert_eq!(
+                    long.run(long.limit(MEMORY), MEMORY, &mut || {}).err().as_ref(),
+                    Some(&refused),
+                    "{config:?}"
+                );
             }
         }
     }
@@ -557,7 +597,7 @@ mod tests {
             let begin = |mut budget| BatchCheck::begin(bytes.clone(), rules(&config), NOW, &mut budget);
             let Ok(BatchCheck::Long(long)) = begin(InlineBudget(0)) else { panic!("it is for workers") };
             let at_once = begin(InlineBudget::default()).err();
-            for refusal in [at_once, long.run(long.limit(), &mut || {}).err()] {
+            for refusal in [at_once, long.run(long.limit(MEMORY), MEMORY, &mut || {}).err()] {
                 let Some(BatchRefusal::Time { records, .. }) = refusal else {
                     panic!("{codec}: {refusal:?}")
                 };
@@ -575,7 +615,7 @@ mod tests {
             let header =
                 BatchHeader { length: (large.len() - 12) as i32, ..BatchHeader::parse(&large).unwrap() };
             let rules = rules(&TopicConfig::default());
-            LongCheck { batch: large.into(), header, rules, now_ms: NOW }.cost(WALK_LIMIT).bytes
+            LongCheck { batch: large.into(), header, rules, now_ms: NOW }.cost(WALK_LIMIT, MEMORY).bytes
         };
         assert!(cost(Compression::Lz4, 1 << 20) >= 4 << 20, "a block of four megabytes and its window");
         assert_eq!(cost(Compression::Zstd, 1 << 20), WALK_LIMIT);
@@ -584,29 +624,82 @@ mod tests {
         }
     }
 
+    /// The check of a small batch under a codec, for a topic that wants another one.
+    fn to_be_made_anew(from: Compression, to: Compression, level: i32, max: u32) -> LongCheck {
+        let config = TopicConfig {
+            compression: Some(to),
+            gzip_level: level,
+            zstd_level: level,
+            max_message_bytes: max,
+            ..TopicConfig::default()
+        };
+        let batch = builder(from).build();
+        let header = BatchHeader::parse(&batch).unwrap();
+        LongCheck { batch, header, rules: rules(&config), now_ms: NOW }
+    }
+
     #[test]
     fn to_be_given_another_codec_takes_memory_of_its_level_and_little_where_there_is_little() {
-        let cost = |codec, level, limit| {
-            let config = TopicConfig {
-                compression: Some(codec),
-                gzip_level: level,
-                zstd_level: level,
-                ..TopicConfig::default()
-            };
-            let batch = builder(Compression::Snappy).build();
-            let header = BatchHeader::parse(&batch).unwrap();
-            let check = LongCheck { batch, header, rules: rules(&config), now_ms: NOW };
-            check.cost(limit).bytes
+        let cost = |codec, level, limit, memory| {
+            to_be_made_anew(Compression::Snappy, codec, level, 1 << 20).cost(limit, memory).bytes
         };
         for (codec, level) in [(Compression::Gzip, 9), (Compression::Lz4, 0), (Compression::Zstd, 3)] {
-            assert!(cost(codec, level, 1 << 20) <= 4 << 20, "{codec}: they wait for no large one");
+            assert!(cost(codec, level, 1 << 20, MEMORY) <= 4 << 20, "{codec}: they wait for no large one");
         }
-        assert!(cost(Compression::Zstd, 22, 64 << 10) <= 4 << 20);
+        assert!(cost(Compression::Zstd, 22, 64 << 10, MEMORY) <= 4 << 20);
         assert!(
-            cost(Compression::Zstd, 22, 2 << 20) <= 64 << 20,
+            cost(Compression::Zstd, 22, 2 << 20, MEMORY) <= 40 << 20,
             "several of a usual size are under way at once"
         );
-        let highest = cost(Compression::Zstd, 22, RECOMPRESS_LIMIT);
-        assert!((160 << 20..200 << 20).contains(&highest), "{highest}: 96 MiB of records and 65 of tables");
+        let highest = cost(Compression::Zstd, 22, RECOMPRESS_LIMIT, MEMORY);
+        assert!((72 << 20..80 << 20).contains(&highest), "{highest}: 72 MiB of tables and what comes of it");
+        for mib in [8, 16, 64] {
+            let highest = cost(Compression::Zstd, 22, RECOMPRESS_LIMIT, mib << 20);
+            assert!(highest <= mib << 20, "{highest} of {mib} MiB");
+        }
+        let held = |from| to_be_made_anew(from, Compression::Zstd, 3, 50 << 20).limit(8 << 20);
+        assert_eq!((held(Compression::Gzip), held(Compression::Snappy)), (WALK_LIMIT, 8 << 20));
+    }
+
+    #[test]
+    fn what_takes_more_memory_than_there_is_is_refused_and_a_level_is_done_in_what_there_is() {
+        let zeros = |codec| {
+            let mut zeros = BatchBuilder::new(codec);
+            zeros.push(NOW, None, Some(&vec![0; 20 << 20]), &[]);
+            zeros.build()
+        };
+        let long = |bytes: Bytes, to, facts: bool| {
+            let rules = to_be_made_anew(Compression::None, to, 22, 50 << 20).rules;
+            let rules = if facts { rules.with_facts(FactsOf(|_| Facts::default())) } else { rules };
+            let header = BatchHeader::parse(&bytes).unwrap();
+            LongCheck { batch: bytes, header, rules, now_ms: NOW }
+        };
+        let run = |long: &LongCheck, memory| long.run(long.limit(memory), memory, &mut || {});
+        let gzip = zeros(Compression::Gzip);
+        let taken = run(&long(gzip.clone(), Compression::Zstd, false), 8 << 20).unwrap();
+        assert_eq!(taken.header().compression(), Ok(Compression::Zstd));
+        let plain = long(gzip.clone(), Compression::None, false);
+        assert_eq!(run(&plain, 8 << 20).err(), Some(BatchRefusal::TooLargeAnew { most: 4 << 20 }));
+        assert!(run(&plain, 64 << 20).is_ok());
+        let too_large = Some(BatchRefusal::from(BatchError::TooLarge { limit: 8 << 20 }));
+        let facts = long(gzip, Compression::Gzip, true);
+        assert_eq!(run(&facts, 8 << 20).err(), too_large);
+        assert!(run(&facts, 64 << 20).is_ok());
+        assert_eq!(
+            run(&long(zeros(Compression::Snappy), Compression::Gzip, false), 8 << 20).err(),
+            too_large
+        );
+
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(24).unwrap();
+        std::io::Write::write_all(&mut encoder, &zeros(Compression::None)[HEADER_LEN..]).unwrap();
+        let mut wide = [&zeros(Compression::Zstd)[..HEADER_LEN], &encoder.finish().unwrap()].concat();
+        let mut header = BatchHeader::parse(&wide).unwrap();
+        header.length = (wide.len() - 12) as i32;
+        rewrite_header(&mut wide, &mut header).unwrap();
+        let wide = long(wide.into(), Compression::Zstd, false);
+        let window = BatchError::Window { window: 16 << 20, most: 8 << 20 };
+        assert_eq!(run(&wide, 8 << 20).err(), Some(window.into()));
+        assert!(run(&wide, 16 << 20).is_ok());
     }
 }

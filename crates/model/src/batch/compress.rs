@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use super::BatchError;
 use super::lz4::Lz4Reader;
@@ -70,42 +70,130 @@ impl Compression {
     /// As [`compress`](Self::compress), at a level where the codec has levels: gzip 0 to 9, zstd as its library numbers them. A
     /// level beyond these is taken for the nearest. `pause` is called after every 64 KiB.
     pub fn compress_at(self, level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
-        match self {
-            Self::None => out.extend_from_slice(input),
-            Self::Gzip => gzip(level, input, out, pause),
-            Self::Snappy => xerial(input, out, pause),
-            Self::Lz4 => lz4(input, out, pause),
-            Self::Zstd => zstd_frame(level, input, out, pause),
-        }
+        let effort = Effort { level, memory: usize::MAX };
+        let written = self.encode(effort, input.len(), out, |encoder| {
+            for piece in input.chunks(PIECE) {
+                encoder.write_all(piece)?;
+                pause();
+            }
+            Ok(())
+        });
+        written.expect("a Vec takes every write");
+    }
+}
+
+/// How hard a codec tries, where it has levels, and within how much memory of its own: a level is done in less where that is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Effort {
+    pub level: Option<i32>,
+    pub memory: usize,
+}
+
+impl Effort {
+    /// The window of a Zstandard frame, as a power of two: so its highest level takes some 80 MiB and not 800, or less where that is short.
+    fn window_log(self) -> u32 {
+        let tables = self.memory.saturating_sub(ENCODER) / ZSTD_TABLES;
+        tables.checked_ilog2().map_or(LEAST_WINDOW_LOG, |log| log.clamp(LEAST_WINDOW_LOG, WINDOW_LOG))
     }
 }
 
 impl Compression {
-    /// The most memory that an encoder has for itself while it compresses so many bytes at a level.
-    pub(super) fn encoder_memory(self, level: Option<i32>, len: usize) -> usize {
-        match (self, level) {
+    /// The most memory that an encoder has for itself while it compresses so many bytes.
+    pub(super) fn encoder_memory(self, effort: Effort, len: usize) -> usize {
+        let window = |most: usize| len.next_power_of_two().min(most);
+        match (self, effort.level) {
             (Self::Zstd, Some(level)) if level > zstd::DEFAULT_COMPRESSION_LEVEL => {
-                ENCODER + ZSTD_TABLES * len.next_power_of_two().min(1 << WINDOW_LOG)
+                ENCODER + ZSTD_TABLES * window(1 << effort.window_log())
             }
+            (Self::Zstd, _) => ENCODER + window(ZSTD_DEFAULT_WINDOW) * 3 / 2,
             _ => ENCODER,
+        }
+    }
+
+    /// Has `feed` write `len` bytes, and appends what becomes of them to `out`.
+    ///
+    /// # Errors
+    /// Those of `feed` and `out`.
+    pub(super) fn encode(
+        self,
+        effort: Effort,
+        len: usize,
+        mut out: impl Write,
+        mut feed: impl FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self {
+            Self::None => feed(&mut out),
+            Self::Gzip => {
+                let level = effort.level.map(|level| flate2::Compression::new(level.clamp(0, 9) as u32));
+                let mut encoder = flate2::write::GzEncoder::new(out, level.unwrap_or_default());
+                feed(&mut encoder)?;
+                encoder.finish().map(drop)
+            }
+            Self::Snappy => {
+                let mut encoder = Xerial::new(out)?;
+                feed(&mut encoder)?;
+                encoder.write_block()
+            }
+            Self::Lz4 => {
+                let info = lz4_flex::frame::FrameInfo::new()
+                    .block_mode(lz4_flex::frame::BlockMode::Independent)
+                    .block_size(lz4_flex::frame::BlockSize::Max64KB);
+                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
+                feed(&mut encoder)?;
+                Ok(encoder.finish().map(drop)?)
+            }
+            Self::Zstd => {
+                let mut encoder = zstd_encoder(effort, len, out)?;
+                feed(&mut encoder)?;
+                encoder.finish().map(drop)
+            }
         }
     }
 }
 
 /// What encoders have whatever they compress, at the levels that are taken where none is said all that they have.
 const ENCODER: usize = 1 << 20;
-/// The tables of Zstandard's higher levels, in windows.
-const ZSTD_TABLES: usize = 16;
+/// The tables of Zstandard's higher levels, and the window itself, in windows.
+const ZSTD_TABLES: usize = 18;
+/// The largest window of the other levels.
+const ZSTD_DEFAULT_WINDOW: usize = 2 << 20;
 /// What is compressed between two pauses, in bytes.
-const PIECE: usize = 64 << 10;
-/// The largest window of a Zstandard frame that is written, as a power of two: so its highest level takes some 80 MiB and not 800.
+pub(super) const PIECE: usize = 64 << 10;
+/// The largest window of a Zstandard frame that is written, as a power of two, and the largest one where memory is short.
 const WINDOW_LOG: u32 = 22;
+const LEAST_WINDOW_LOG: u32 = 17;
 
-/// Writes `input` to an encoder over a vector, which takes every write.
-fn write_in_pieces(mut encoder: impl Write, input: &[u8], pause: &mut dyn FnMut()) {
-    for piece in input.chunks(PIECE) {
-        encoder.write_all(piece).expect("a Vec takes every write");
-        pause();
+/// A vector that takes so many bytes in all, and has no room for more.
+#[derive(Debug)]
+pub(super) struct Bounded<'a> {
+    out: &'a mut Vec<u8>,
+    most: usize,
+    /// Whether more was to be written.
+    pub is_full: bool,
+}
+
+impl<'a> Bounded<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>, most: usize) -> Self {
+        Self { out, most, is_full: false }
+    }
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (len, needed) = (self.out.len(), self.out.len() + bytes.len());
+        if needed > self.most {
+            self.is_full = true;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if needed > self.out.capacity() {
+            self.out.reserve_exact(needed.max((2 * len).min(self.most)) - len);
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -159,38 +247,47 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), Bat
     Ok(())
 }
 
-fn xerial(input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
-    out.extend_from_slice(XERIAL_MAGIC);
-    out.extend_from_slice(&1i32.to_be_bytes());
-    out.extend_from_slice(&1i32.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for block in input.chunks(XERIAL_BLOCK) {
-        let at = out.len();
-        out.resize(at + 4 + snap::raw::max_compress_len(block.len()), 0);
-        let len = encoder
-            .compress(block, &mut out[at + 4..])
-            .expect("a block of 32 KiB fits the room that the library asks for");
-        out[at..at + 4].copy_from_slice(&(len as i32).to_be_bytes());
-        out.truncate(at + 4 + len);
-        pause();
+/// Writes blocks in the framing of the Java library.
+struct Xerial<W> {
+    out: W,
+    block: Vec<u8>,
+    packed: Vec<u8>,
+    encoder: snap::raw::Encoder,
+}
+
+impl<W: Write> Xerial<W> {
+    fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(XERIAL_MAGIC)?;
+        out.write_all(&[1i32.to_be_bytes(), 1i32.to_be_bytes()].concat())?;
+        Ok(Self { out, block: Vec::new(), packed: Vec::new(), encoder: snap::raw::Encoder::new() })
+    }
+
+    /// Ends a block, if there is something in it.
+    fn write_block(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.packed.resize(snap::raw::max_compress_len(XERIAL_BLOCK), 0);
+        let len = self.encoder.compress(&self.block, &mut self.packed).map_err(io::Error::other)?;
+        self.block.clear();
+        self.out.write_all(&(len as i32).to_be_bytes())?;
+        self.out.write_all(&self.packed[..len])
     }
 }
 
-fn gzip(level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
-    let level = level
-        .map_or(flate2::Compression::default(), |level| flate2::Compression::new(level.clamp(0, 9) as u32));
-    let mut encoder = flate2::write::GzEncoder::new(out, level);
-    write_in_pieces(&mut encoder, input, pause);
-    encoder.finish().expect("a Vec takes every write");
-}
+impl<W: Write> Write for Xerial<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = bytes.len().min(XERIAL_BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..len]);
+        if self.block.len() == XERIAL_BLOCK {
+            self.write_block()?;
+        }
+        Ok(len)
+    }
 
-fn lz4(input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
-    let info = lz4_flex::frame::FrameInfo::new()
-        .block_mode(lz4_flex::frame::BlockMode::Independent)
-        .block_size(lz4_flex::frame::BlockSize::Max64KB);
-    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
-    write_in_pieces(&mut encoder, input, pause);
-    encoder.finish().expect("a Vec takes every write");
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// One shot needs no window, whatever the frame asks for; the output starts small and grows while the frame shows that it
@@ -215,18 +312,21 @@ fn is_short(error: &std::io::Error) -> bool {
     error.to_string().contains("Destination buffer is too small")
 }
 
-fn zstd_frame(level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
+fn zstd_encoder<W: Write>(
+    effort: Effort,
+    len: usize,
+    out: W,
+) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
     let levels = zstd::compression_level_range();
-    let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).clamp(*levels.start(), *levels.end());
-    let mut encoder =
-        zstd::stream::write::Encoder::new(out, level).expect("the level is one that the library has");
+    let level = effort.level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).clamp(*levels.start(), *levels.end());
+    let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
     // Its tables are as large as what it is told to expect calls for.
-    encoder.set_pledged_src_size(Some(input.len() as u64)).expect("nothing is written yet");
-    if input.len() > 1 << WINDOW_LOG {
-        encoder.window_log(WINDOW_LOG).expect("a window that every decoder takes");
+    encoder.set_pledged_src_size(Some(len as u64))?;
+    let window = effort.window_log();
+    if len > 1 << window {
+        encoder.window_log(window)?;
     }
-    write_in_pieces(&mut encoder, input, pause);
-    encoder.finish().expect("a Vec takes every write");
+    Ok(encoder)
 }
 
 #[cfg(test)]
@@ -248,6 +348,43 @@ mod tests {
             Compression::Zstd.compress_at(level, &zeros, &mut frame, &mut || {});
             assert_eq!(frame[..4], 0xfd2f_b528u32.to_le_bytes());
             assert!(window_log(&frame).is_some_and(|log| log <= 22), "{level:?}: {:?}", window_log(&frame));
+        }
+    }
+
+    #[test]
+    fn a_level_is_done_in_a_smaller_window_where_memory_is_short() {
+        for (mib, log) in [(1, 17), (6, 18), (24, 20), (128, 22), (1024, 22)] {
+            let effort = Effort { level: Some(22), memory: mib << 20 };
+            assert_eq!(effort.window_log(), log, "{mib} MiB");
+            let memory = Compression::Zstd.encoder_memory(effort, 32 << 20);
+            assert!(memory <= (mib << 20).max(4 << 20), "{mib} MiB: {memory}");
+        }
+        let zeros = vec![0; 1 << 20];
+        let (mut frame, effort) = (Vec::new(), Effort { level: Some(22), memory: 6 << 20 });
+        let written =
+            Compression::Zstd.encode(effort, zeros.len(), &mut frame, |encoder| encoder.write_all(&zeros));
+        written.unwrap();
+        assert_eq!(window_log(&frame), Some(18));
+        assert_eq!(Compression::Zstd.decompress(&frame, 1 << 20).unwrap(), zeros);
+    }
+
+    #[test]
+    fn no_codec_writes_more_than_there_is_room_for_nor_has_room_for_more() {
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
+        for codec in Compression::ALL {
+            let mut whole = Vec::new();
+            codec.compress(&bytes, &mut whole);
+            for (most, fits) in [(whole.len(), true), (whole.len() - 1, false), (10, false)] {
+                let mut out = Vec::new();
+                let mut bounded = Bounded::new(&mut out, most);
+                let effort = Effort { level: None, memory: usize::MAX };
+                let written = codec.encode(effort, bytes.len(), &mut bounded, |encoder| {
+                    bytes.chunks(PIECE).try_for_each(|piece| encoder.write_all(piece))
+                });
+                assert_eq!((written.is_ok(), bounded.is_full), (fits, !fits), "{codec}: {most}");
+                assert!(out.capacity() <= most.max(8), "{codec}: {} of {most}", out.capacity());
+                assert!(!fits || out == whole, "{codec}");
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ mod tests {
         let begun = BatchCheck::begin(batch, rules.with_facts(FactsOf(of)), NOW, &mut InlineBudget(budget))?;
         match begun {
             BatchCheck::Done(batch) => Ok(batch),
-            BatchCheck::Long(long) => long.run(LongCheck::limit(&long), &mut || {}),
+            BatchCheck::Long(long) => long.run(LongCheck::limit(&long, usize::MAX), usize::MAX, &mut || {}),
         }
     }
 

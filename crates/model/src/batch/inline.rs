@@ -102,16 +102,36 @@ pub(super) fn cheap_level(codec: Compression, level: Option<i32>) -> Option<i32>
     level.zip(highest_cheap(codec)).map(|(level, highest)| level.min(highest))
 }
 
+const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
+
 /// The window that the first Zstandard frame asks for, in bytes; none if it lies in one piece, or is none.
 fn zstd_window(input: &[u8]) -> u64 {
-    const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
     const ONE_PIECE: u8 = 1 << 5;
     match input {
-        [a, b, c, d, descriptor, window, ..] if [*a, *b, *c, *d] == MAGIC && descriptor & ONE_PIECE == 0 => {
+        [a, b, c, d, descriptor, window, ..]
+            if [*a, *b, *c, *d] == ZSTD_MAGIC && descriptor & ONE_PIECE == 0 =>
+        {
             let base = 1 << (10 + (window >> 3));
             base + base / 8 * u64::from(window & 7)
         }
         _ => 0,
+    }
+}
+
+/// What the first Zstandard frame takes to be decompressed a piece at a time: its window, or all of it if it lies in one piece.
+pub(super) fn zstd_memory(input: &[u8]) -> u64 {
+    let content = || {
+        let descriptor = usize::from(*input.get(4)?);
+        // A dictionary's number is behind the descriptor, and the size of the content behind that, in a form that the two say.
+        let at = 5 + [0, 1, 2, 4][descriptor & 3];
+        let len = [1, 2, 4, 8][descriptor >> 6];
+        let mut size = [0; 8];
+        size[..len].copy_from_slice(input.get(at..at + len)?);
+        Some(u64::from_le_bytes(size))
+    };
+    match zstd_window(input) {
+        0 if input.starts_with(&ZSTD_MAGIC) => content().unwrap_or(0),
+        window => window,
     }
 }
 
@@ -174,6 +194,16 @@ mod tests {
             assert_eq!(zstd_window(&frame), 1 << log);
             let bytes = [&plain[..HEADER_LEN], &frame].concat();
             assert_eq!(InlineBudget::default().covers(least(&bytes, &header)), small, "{log}");
+            assert_eq!(zstd_memory(&frame), 1 << log);
+        }
+        for len in [10, 200, 300, 70_000, 3 << 20] {
+            let mut frame = zstd::bulk::compress(&vec![7; len], 19).unwrap();
+            assert_eq!(
+                (zstd_window(&frame), zstd_memory(&frame)),
+                (0, len as u64 - u64::from(len > 255 && len < 65_792) * 256)
+            );
+            frame.truncate(5);
+            assert_eq!(zstd_memory(&frame), 0);
         }
         let (one_piece, header) = batch(Compression::Zstd, 10);
         assert!(InlineBudget::default().covers(least(&one_piece, &header)));

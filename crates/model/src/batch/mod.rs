@@ -36,7 +36,6 @@ pub use header::{
 };
 pub use inline::InlineBudget;
 pub use paced::records_paced;
-pub use recompress::recompress;
 pub use records::{
     HeaderView, Headers, RecordView, Records, RecordsIter, RecordsPlace, records, uncompressed_records,
 };
@@ -85,6 +84,14 @@ pub enum BatchError {
     TooLarge {
         /// The caller's limit, in bytes.
         limit: usize,
+    },
+    /// A Zstandard frame whose window is larger than there is memory for.
+    #[error("to decompress the records takes a window of {window} bytes, {most} are given")]
+    Window {
+        /// The window, in bytes.
+        window: u64,
+        /// The largest that is taken.
+        most: u64,
     },
     /// A record is malformed.
     #[error("record {index}: {what}")]

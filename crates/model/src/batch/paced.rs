@@ -30,7 +30,7 @@ pub fn records_paced<'a>(
             Cow::Owned(read_all(codec, decoder, limit, pauses)?)
         }
         Compression::Lz4 => Cow::Owned(read_all(codec, Lz4Reader::new(body), limit, pauses)?),
-        Compression::Zstd => Cow::Owned(with_context(|context| {
+        Compression::Zstd => Cow::Owned(with_context(body, usize::MAX, |context| {
             let input = InputPieces::new(body, pauses);
             read_all(codec, zstd::stream::read::Decoder::with_context(input, context), limit, pauses)
         })?),

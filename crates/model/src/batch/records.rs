@@ -51,11 +51,6 @@ impl Records<'_> {
         &self.header
     }
 
-    /// The records, decompressed.
-    pub(super) fn body(&self) -> &[u8] {
-        &self.body
-    }
-
     /// Bytes of the records, decompressed.
     pub fn bytes(&self) -> usize {
         self.body.len()

@@ -44,6 +44,12 @@ pub enum BatchRefusal {
         /// What the topic takes.
         max: u32,
     },
+    /// In the codec that its topic wants it has more bytes than the topic takes, or than there is memory for.
+    #[error("in the topic's codec the batch has more than the {most} bytes that are taken here")]
+    TooLargeAnew {
+        /// What is taken.
+        most: usize,
+    },
     /// A record's time is too far from the clock.
     #[error("the records' times {oldest} to {newest} are not within {from} to {to}")]
     Time {

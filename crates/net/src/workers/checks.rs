@@ -54,9 +54,9 @@ impl Checks {
     }
 
     /// What is to be done next.
-    fn portion(&mut self) -> Portion {
+    fn portion(&mut self, most: usize) -> Portion {
         let tried = std::mem::take(&mut self.tried);
-        let mut portion = Portion::default();
+        let mut portion = Portion { most, ..Portion::default() };
         while let Some(next) = self.begun.pop_front_if(|next| portion.takes(next, tried)) {
             portion.push(next, tried);
             if tried > 0 || self.is_dear {
@@ -103,6 +103,8 @@ struct Portion {
     memory: usize,
     /// The limit within which the only one was tried already.
     tried: usize,
+    /// The most memory that one may take.
+    most: usize,
 }
 
 impl Portion {
@@ -112,14 +114,14 @@ impl Portion {
 
     fn takes(&self, next: &BatchCheck, tried: usize) -> bool {
         let BatchCheck::Long(long) = next else { return self.checks.len() < TOGETHER };
-        let work = long.cost(long.limit_after(tried)).work.max(self.work);
+        let work = long.cost(long.limit_after(tried, self.most), self.most).work.max(self.work);
         let fits = self.bytes + long.bytes() <= TOGETHER_BYTES && work <= CheckCost::SMALL;
         self.checks.is_empty() || (self.checks.len() < TOGETHER && fits)
     }
 
     fn push(&mut self, check: BatchCheck, tried: usize) {
         if let BatchCheck::Long(long) = &check {
-            let CheckCost { bytes, work } = long.cost(long.limit_after(tried));
+            let CheckCost { bytes, work } = long.cost(long.limit_after(tried, self.most), self.most);
             self.bytes += long.bytes();
             self.work = self.work.max(work);
             self.memory = self.memory.max(bytes);
@@ -136,7 +138,7 @@ impl Portion {
     /// The limit within which the first was tried that it exceeds.
     fn tried_next(&self) -> usize {
         match self.checks.front() {
-            Some(BatchCheck::Long(long)) => long.limit_after(self.tried),
+            Some(BatchCheck::Long(long)) => long.limit_after(self.tried, self.most),
             _ => 0,
         }
     }
@@ -147,10 +149,10 @@ impl Portion {
         let mut ended = Vec::with_capacity(self.checks.len());
         let (mut larger, mut is_dear) = (0, false);
         while let Some(check) = self.checks.front() {
-            let tried = self.tried;
+            let (tried, most) = (self.tried, self.most);
             let done = match cheap {
-                Some(cheap) => turn.within(cheap, |turn| end(check, tried, turn)),
-                None => Some(end(check, tried, turn)),
+                Some(cheap) => turn.within(cheap, |turn| end(check, tried, most, turn)),
+                None => Some(end(check, tried, most, turn)),
             };
             let Some(done) = done else {
                 (larger, is_dear) = (tried, true);
@@ -180,15 +182,15 @@ struct Left {
     is_dear: bool,
 }
 
-/// Ends a check; `None` if it exceeds the next limit after what was tried.
-fn end(check: &BatchCheck, tried: usize, turn: &mut Turn<'_>) -> Option<Checked> {
+/// Ends a check within so much memory; `None` if it exceeds the next limit after what was tried.
+fn end(check: &BatchCheck, tried: usize, most: usize, turn: &mut Turn<'_>) -> Option<Checked> {
     let long = match check {
         BatchCheck::Done(batch) => return Some(Ok(batch.clone())),
         BatchCheck::Long(long) => long,
     };
-    let limit = long.limit_after(tried);
-    match long.run(limit, &mut || turn.pause()) {
-        Err(refusal) if refusal.exceeds() && limit < long.limit() => None,
+    let limit = long.limit_after(tried, most);
+    match long.run(limit, most, &mut || turn.pause()) {
+        Err(refusal) if refusal.exceeds() && limit < long.limit(most) => None,
         done => Some(done),
     }
 }
@@ -198,7 +200,7 @@ impl Workers {
     /// batch made anew, or slices of what came; it is to be appended before the next are ended. Nothing comes of none.
     pub async fn check_next(&self, checks: &mut Checks) -> Vec<Checked> {
         while !checks.is_empty() {
-            let portion = checks.portion();
+            let portion = checks.portion(self.check_memory());
             if portion.bytes == 0 {
                 return portion.checks.into_iter().filter_map(done).collect();
             }
@@ -277,7 +279,7 @@ mod tests {
 
     /// In what size of job the first of them goes to the workers.
     fn size(checks: &mut Checks) -> JobSize {
-        let portion = checks.portion();
+        let portion = checks.portion(128 << 20);
         let size = checks.size(&portion, &Asker::node());
         let left =
             Left { tried: portion.tried, checks: portion.checks, worked: Duration::ZERO, is_dear: false };
@@ -326,7 +328,7 @@ mod tests {
         let workers = Workers::of_node(512 << 20).asked_from([127, 0, 0, 1].into());
         let next = || {
             let mut checks = checks(&TopicConfig::default(), &[700_000]);
-            let portion = checks.portion();
+            let portion = checks.portion(128 << 20);
             checks.size(&portion, &workers.asker)
         };
         let mut cheap = checks(&TopicConfig::default(), &[700_000, 10]);
@@ -336,7 +338,7 @@ mod tests {
         assert_eq!(next(), JobSize::Small);
         let mut dear = checks(&TopicConfig::default(), &[700_000, 10]);
         dear.cheap = Duration::ZERO;
-        let portion = dear.portion();
+        let portion = dear.portion(128 << 20);
         assert_eq!((portion.checks.len(), portion.is_small()), (2, true));
         let turns = Turns::new(1);
         let stops = Stops { gone: Default::default(), stopped: Default::default() };
@@ -344,7 +346,7 @@ mod tests {
         let (ended, left) = turns.take(JobSize::Small, Default::default(), stops).work(run).unwrap();
         assert_eq!((ended.len(), left.checks.len(), left.is_dear), (0, 2, true), "at its first pause");
         dear.take_back(left);
-        let portion = dear.portion();
+        let portion = dear.portion(128 << 20);
         assert_eq!((portion.checks.len(), dear.size(&portion, &workers.asker)), (1, JobSize::Medium));
         dear.take_back(Left { tried: 0, checks: portion.checks, worked: Duration::ZERO, is_dear: true });
         assert_eq!(times(&workers, dear).await, [0, 1]);

@@ -32,8 +32,7 @@ struct Waiting {
 
 impl JobMemory {
     pub(super) fn new(size: JobSize, frame_memory: usize) -> Self {
-        let (most, of, parts) = size.memory();
-        let kib = most.min(u32::try_from(frame_memory / of * parts / 1024).unwrap_or(u32::MAX)).max(1024);
+        let kib = size.memory(frame_memory);
         Self { state: Mutex::new(State { free: kib, waiting: Vec::new() }), size, kib }
     }
 

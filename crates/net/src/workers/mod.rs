@@ -47,13 +47,14 @@ impl JobSize {
     const COUNT: usize = 5;
     const ALL: [Self; Self::COUNT] = [Self::Small, Self::Modest, Self::Medium, Self::Large, Self::Slow];
 
-    /// Memory for jobs of this size, in KiB: the most of it, and in which parts of the frames' memory it is counted, and how many.
-    fn memory(self) -> (u32, usize, usize) {
-        match self {
-            Self::Small | Self::Modest | Self::Medium => (64 << 10, 8, 1),
-            Self::Large => (192 << 10, 8, 3),
-            Self::Slow => (256 << 10, 8, 4),
-        }
+    /// Memory for jobs of this size, in KiB, on a node whose frames share so many bytes.
+    fn memory(self, frame_memory: usize) -> u32 {
+        let (sixteenths, least, most) = match self {
+            Self::Small | Self::Modest | Self::Medium => (1, 1 << 10, 64 << 10),
+            Self::Large => (3, 1 << 10, 192 << 10),
+            Self::Slow => (4, 8 << 10, 256 << 10),
+        };
+        u32::try_from(frame_memory / 16 * sixteenths / 1024).unwrap_or(u32::MAX).clamp(least, most)
     }
 
     /// How many are under way at the most, whatever little memory they take: they share the turns.
@@ -85,11 +86,21 @@ struct Shared {
 }
 
 impl Workers {
-    /// The workers of a node whose frames share `frame_memory` bytes. Jobs have a part of that for each size, and no more than they can use:
-    /// small, modest and medium ones an eighth, large ones three eighths, slow ones a half.
+    /// The workers of a node whose frames share `frame_memory` bytes. Jobs have a part of that beside them for each size, and no more than they can
+    /// use: small, modest and medium ones a sixteenth, large ones three, slow ones four.
     pub fn of_node(frame_memory: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self::new((processors / 2).max(1), processors, frame_memory)
+    }
+
+    /// Bytes that all jobs have on such a node, beside the frames.
+    pub fn memory(frame_memory: usize) -> usize {
+        JobSize::ALL.iter().map(|size| size.memory(frame_memory) as usize * 1024).sum()
+    }
+
+    /// Bytes that one check of a batch may take: all that the largest jobs have.
+    fn check_memory(&self) -> usize {
+        self.shared.memory_of(JobSize::Slow).kib as usize * 1024
     }
 
     fn new(turns: usize, processors: usize, frame_memory: usize) -> Self {
@@ -203,10 +214,11 @@ mod tests {
     #[tokio::test]
     async fn what_jobs_take_follows_the_nodes_memory_and_all_of_them_are_done() {
         let mib = |workers: &Workers| JobSize::ALL.map(|size| workers.shared.memory_of(size).kib >> 10);
-        assert_eq!(mib(&Workers::new(1, 2, 512 << 20)), [64, 64, 64, 192, 256]);
+        assert_eq!(mib(&Workers::new(1, 2, 512 << 20)), [32, 32, 32, 96, 128]);
         assert_eq!(mib(&Workers::new(1, 2, 8 << 30)), [64, 64, 64, 192, 256]);
         let little = Workers::new(1, 2, 16 << 20);
-        assert_eq!(mib(&little), [2, 2, 2, 6, 8]);
+        assert_eq!(mib(&little), [1, 1, 1, 3, 8]);
+        assert_eq!((little.check_memory(), Workers::memory(16 << 20)), (8 << 20, 14 << 20));
         for (bytes, size) in
             [0, 1000, 1 << 30].into_iter().flat_map(|bytes| JobSize::ALL.map(|size| (bytes, size)))
         {
@@ -227,7 +239,7 @@ mod tests {
                         busy(Duration::from_millis(20));
                         running.fetch_sub(1, Relaxed);
                     };
-                    workers.run(JobCost { bytes: 90 << 20, size: JobSize::Large }, work).await
+                    workers.run(JobCost { bytes: 45 << 20, size: JobSize::Large }, work).await
                 })
             })
             .collect();
@@ -237,6 +249,6 @@ mod tests {
         let all = JobCost { bytes: usize::MAX, size: JobSize::Large };
         assert!(most.load(Relaxed) <= 2, "{most:?} at once");
         assert_eq!(workers.run(all, |_| panic!("on purpose")).await, None::<()>);
-        assert_eq!(workers.shared.memory_of(JobSize::Large).free(), 192 << 10);
+        assert_eq!(workers.shared.memory_of(JobSize::Large).free(), 96 << 10);
     }
 }

@@ -64,9 +64,9 @@ impl From<BatchRefusal> for Refusal {
         }
         let (code, setting) = match &refusal {
             BatchRefusal::Malformed(error) => (malformed_code(error), ""),
-            BatchRefusal::TooLarge { .. } | BatchRefusal::TooLargeUncompressed { .. } => {
-                (ErrorCode::MessageTooLarge, " (max.message.bytes)")
-            }
+            BatchRefusal::TooLarge { .. }
+            | BatchRefusal::TooLargeUncompressed { .. }
+            | BatchRefusal::TooLargeAnew { .. } => (ErrorCode::MessageTooLarge, " (max.message.bytes)"),
             BatchRefusal::Facts => (ErrorCode::MessageTooLarge, ""),
             BatchRefusal::Empty | BatchRefusal::SeveralBatches | BatchRefusal::Control => {
                 (ErrorCode::InvalidRecord, "")
@@ -90,7 +90,7 @@ fn malformed_code(error: &BatchError) -> ErrorCode {
     match error {
         BatchError::Crc { .. } => ErrorCode::CorruptMessage,
         BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
-        BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        BatchError::TooLarge { .. } | BatchError::Window { .. } => ErrorCode::MessageTooLarge,
         // Not CORRUPT_MESSAGE: clients send that again, and it would be no better.
         BatchError::Truncated { .. }
         | BatchError::Magic(_)
