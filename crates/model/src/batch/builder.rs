@@ -23,8 +23,12 @@ pub struct BatchBuilder {
     count: i32,
     /// Room for the header, then the records as they are before compression.
     bytes: Vec<u8>,
+    /// The record that is pushed, without its value.
     scratch: Vec<u8>,
 }
+
+/// The most bytes of a record's length.
+const LONGEST_LENGTH: usize = 5;
 
 impl BatchBuilder {
     /// An empty batch with base offset 0.
@@ -112,14 +116,20 @@ impl BatchBuilder {
         put_i64(record, timestamp.wrapping_sub(self.base_timestamp));
         put_i64(record, delta.into());
         put_nullable(record, key);
-        put_nullable(record, value);
+        put_i64(record, value.map_or(-1, |value| value.len() as i64));
+        // A value may be large: it is copied once, to where it stays.
+        let (value_at, value) = (record.len(), value.unwrap_or_default());
         put_u64(record, (headers.len() as u64) << 1);
         for &(key, value) in headers {
             put_nullable(record, Some(key));
             put_nullable(record, value);
         }
-        put_i64(&mut self.bytes, record.len() as i64);
-        self.bytes.extend_from_slice(record);
+        let len = record.len() + value.len();
+        self.bytes.reserve(LONGEST_LENGTH + len);
+        put_i64(&mut self.bytes, len as i64);
+        self.bytes.extend_from_slice(&record[..value_at]);
+        self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(&record[value_at..]);
     }
 
     /// Lets the batch cover offsets to `delta` behind its base although no record stands there.
@@ -191,5 +201,26 @@ fn put_nullable(out: &mut Vec<u8>, field: Option<&[u8]>) {
             put_i64(out, field.len() as i64);
             out.extend_from_slice(field);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::records;
+
+    #[test]
+    fn a_large_value_is_copied_once_to_where_it_stays() {
+        let (value, headers) = (vec![7; 3 << 20], [(b"h".as_slice(), Some(b"1".as_slice())), (b"i", None)]);
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(5, Some(b"k"), Some(&value), &headers);
+        assert!(builder.scratch.capacity() < 1000 && builder.bytes.capacity() < value.len() + 1000);
+        builder.push(6, None, None, &[]);
+        let batch = builder.build();
+        let read = records(&batch, 4 << 20).unwrap();
+        let read: Vec<_> = read.iter().map(|record| record.unwrap()).collect();
+        assert_eq!((read[0].key, read[0].value), (Some(b"k".as_slice()), Some(&value[..])));
+        assert_eq!(read[0].headers.len(), 2);
+        assert_eq!((read[1].key, read[1].value, read[1].timestamp), (None, None, 6));
     }
 }
