@@ -109,6 +109,24 @@ pub struct Limit<T>(pub Option<T>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AutoSize(pub Option<Size>);
 
+/// A setting that bounds memory and follows, where it is `auto`, what the machine or the control group has.
+#[derive(Debug, Clone, Copy)]
+pub struct MemorySetting {
+    /// Section and key.
+    pub setting: &'static str,
+    /// What is said.
+    pub said: AutoSize,
+    /// What `auto` is where there are so many bytes of memory.
+    pub auto: fn(u64) -> u64,
+}
+
+impl MemorySetting {
+    /// Bytes that it allows where there are so many of memory.
+    pub fn bytes(&self, memory: u64) -> u64 {
+        self.said.0.map_or_else(|| (self.auto)(memory), |said| said.0)
+    }
+}
+
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),

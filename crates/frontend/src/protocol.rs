@@ -10,7 +10,7 @@ use sabir_broker::{Broker, Converter};
 use sabir_net::{Frontend, ListenAddress, Registry, Tasks, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
-use crate::config::{ConfigError, HostPort, Setting, SettingsTable, Size};
+use crate::config::{ConfigError, HostPort, MemorySetting, Setting, SettingsTable, Size};
 
 /// Addresses that a protocol listens on for one purpose: clients' bytes as they come, or within TLS, or within WebSocket later, each by keys
 /// and a default of its own.
@@ -102,6 +102,11 @@ pub trait Configured: Send {
         None
     }
 
+    /// Its settings that bound memory, all of its connections together.
+    fn memory(&self) -> Vec<MemorySetting> {
+        Vec::new()
+    }
+
     /// Below which path its routes on the admin port lie, if it has any: `/` and one name, which no other protocol has.
     fn http_prefix(&self) -> Option<&'static str> {
         None
@@ -148,6 +153,8 @@ pub struct FrontendContext {
     pub registry: Registry,
     /// Where it listens. [`Connection::listener`](sabir_net::Connection::listener) counts them from 0.
     pub listening: Vec<Listening>,
+    /// Bytes of memory that the machine or the control group has, for what follows it.
+    pub memory: u64,
 }
 
 /// An address that a front end listens on.

@@ -106,6 +106,11 @@ impl AutoMemory {
         Self { total: total.unwrap_or(UNKNOWN) }
     }
 
+    /// Bytes of memory that all of it follows.
+    pub fn total(self) -> u64 {
+        self.total
+    }
+
     /// Of this machine or control group.
     pub fn here() -> Self {
         Self::of(MemoryFiles::default().total())

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::config::{FrontendConfig, ServerConfig};
 use crate::limits::{self, Descriptors};
-use crate::memory::{MemoryFiles, TailCacheSize};
+use crate::memory::{AutoMemory, MemoryFiles, TailCacheSize};
 use crate::memory_watch::MemoryWatch;
 use crate::start_watch;
 use crate::storage::{keep_others_out, others_may, volatile};
@@ -321,6 +321,7 @@ fn start_front_end(
         tasks: net.tasks(),
         registry: net.registry().clone(),
         listening,
+        memory: AutoMemory::here().total(),
     });
     (serving, started)
 }

@@ -162,6 +162,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         tasks: Tasks::default(),
         registry: Registry::default(),
         listening: vec![Listening { key: "listen", address: local, advertise: None }],
+        memory: 1 << 30,
     });
     let limits = Limits {
         frame_memory: FrameMemory::new(64 << 20),

@@ -2,7 +2,7 @@
 
 use sabir_broker::Converter;
 use sabir_frontend::client::Connector;
-use sabir_frontend::config::{ConfigError, Setting, SettingsTable, Size};
+use sabir_frontend::config::{ConfigError, MemorySetting, Setting, SettingsTable, Size};
 use sabir_frontend::{Configured, FrontendContext, Protocol, StartedFrontend};
 
 use crate::client::tool::CONNECTOR;
@@ -56,6 +56,10 @@ impl Protocol for Kafka {
 impl Configured for KafkaConfig {
     fn largest_frame(&self) -> Option<(&'static str, Size)> {
         Some(("max_request", self.max_request))
+    }
+
+    fn memory(&self) -> Vec<MemorySetting> {
+        vec![self.session_memory()]
     }
 
     fn start(self: Box<Self>, place: FrontendContext) -> StartedFrontend {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use sabir_frontend::config::Size;
+use sabir_net::Workers;
 
 use super::ServerConfig;
 use crate::memory::{AutoMemory, MemoryFiles, PARTITION_BYTES, PRODUCER_BYTES};
@@ -20,7 +21,7 @@ pub struct MemoryBudget {
 
 impl ServerConfig {
     /// Of each setting that bounds memory, on a machine for which `auto` is so much.
-    fn budgets_of(&self, auto: AutoMemory) -> [MemoryBudget; 9] {
+    fn budgets_of(&self, auto: AutoMemory) -> Vec<MemoryBudget> {
         let (data, topic, group) = (&self.data, &self.topic, &self.group);
         let (shards, quarter_more) = (data.all_shards(), |bytes: u64| bytes.saturating_add(bytes / 4));
         let open = |bytes: u64| bytes.saturating_mul(u64::from(shards));
@@ -30,6 +31,8 @@ impl ServerConfig {
             (with_beside(said.map_or(auto, |said| said.0)), with_beside(auto))
         };
         let alone = |bytes: u64| bytes;
+        let with_jobs =
+            |bytes: u64| quarter_more(bytes).saturating_add(Workers::memory(bytes as usize) as u64);
         let total = topic.max_total_partitions.0.map_or_else(|| auto.partitions(), usize::from);
         let known = data.producers.0.map_or_else(|| auto.producers(), usize::from);
         let budgets = [
@@ -41,13 +44,17 @@ impl ServerConfig {
             ("topic.exchange_memory", size(topic.exchange_memory.0, auto.exchange_memory(), &alone)),
             ("group.member_memory", size(group.member_memory.0, auto.member_memory(), &quarter_more)),
             ("group.offset_memory", size(group.offset_memory.0, auto.offset_memory(), &alone)),
-            ("net.frame_memory", size(self.net.frame_memory.0, auto.frame_memory(), &quarter_more)),
+            ("net.frame_memory", size(self.net.frame_memory.0, auto.frame_memory(), &with_jobs)),
         ];
-        budgets.map(|(setting, (bytes, auto))| MemoryBudget { setting, bytes, auto })
+        let of_front_ends = self.front_ends.iter().flat_map(|front_end| front_end.configured.memory());
+        let of_front_ends =
+            of_front_ends.map(|said| (said.setting, (said.bytes(auto.total()), (said.auto)(auto.total()))));
+        let all = budgets.into_iter().chain(of_front_ends);
+        all.map(|(setting, (bytes, auto))| MemoryBudget { setting, bytes, auto }).collect()
     }
 
     /// Of each setting that bounds memory, here.
-    pub fn memory_budgets(&self) -> [MemoryBudget; 9] {
+    pub fn memory_budgets(&self) -> Vec<MemoryBudget> {
         self.budgets_of(AutoMemory::here())
     }
 
@@ -92,19 +99,19 @@ mod tests {
 
     fn config(set: &[&str]) -> ServerConfig {
         let set = set.iter().map(|s| s.to_string()).collect();
-        ServerConfig::load(&Sources { set, ..Sources::default() }, &[]).unwrap()
+        ServerConfig::load(&Sources { set, ..Sources::default() }, crate::protocols()).unwrap()
     }
 
-    fn budgets(set: &[&str], mib: u64) -> [MemoryBudget; 9] {
+    fn budgets(set: &[&str], mib: u64) -> Vec<MemoryBudget> {
         config(set).budgets_of(AutoMemory::of(Some(mib * MIB)))
     }
 
     #[test]
     fn what_nobody_says_fits_into_the_memory_and_leaves_some() {
-        for (shards, least) in [("data.shards=1", 256), ("data.shards=2", 256), ("data.shards=16", 512)] {
+        for (shards, least) in [("data.shards=1", 256), ("data.shards=2", 256), ("data.shards=16", 1024)] {
             for mib in [256, 512, 1024, 4096, 16 << 10, 256 << 10].into_iter().filter(|&mib| mib >= least) {
                 let budgets = budgets(&[shards], mib);
-                assert!(sum(&budgets) <= mib * MIB / 8 * 7, "{shards} in {mib} MiB: {budgets:?}");
+                assert!(sum(&budgets) <= mib * MIB / 16 * 15, "{shards} in {mib} MiB: {budgets:?}");
                 assert_eq!(warning(&budgets, mib * MIB), None);
             }
         }

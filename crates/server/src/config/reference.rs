@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sabir_frontend::config::Setting;
+use sabir_frontend::config::{Setting, SettingsTable};
 use sabir_frontend::{ListenerSpec, Protocol};
 use serde_json::Value;
 
@@ -86,11 +86,15 @@ Memory is bounded by the sum of
 - a quarter as much for those of them that are no more than 64 KiB: whoever has little under way is not closed for what others have,
 - for each connection less than 10 KiB, if nothing is under way, 4 KiB for its channels and consumers where it has any (what more of them take
   `net.frame_memory` counts, up to half of it), and 4 KiB each of a request and of unread answers that are not counted,
-- for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 32 MiB, what is answered to
-  their elements some times that, and the records of a compressed batch 128 MiB while they are checked,
+- for each I/O thread one request while it is decoded: its arrays take half a MiB at most, and those of a larger one, on a thread of its own,
+  32 MiB; `net.frame_memory` counts what more than a few of its elements come to until it is answered,
+- five eighths of `net.frame_memory` for what decompresses and compresses batches, a quarter (8 MiB at the least, 256 MiB at the most) of
+  which one may take: what comes out of a batch is not held as a whole, but of snappy's and in queues; a window, or what is held, that
+  is larger is refused as too large; a level of Zstandard that would take more is done with less,
 - what topics, exchanges, partitions, producers and groups there are, as bounded by `topic.max_total_partitions`, `topic.settings_memory`,
   `topic.exchange_memory`, `data.producers`,
-  `group.member_memory` and `group.offset_memory`; and `data.open_bytes_max` for each shard's disk.
+  `group.member_memory` and `group.offset_memory`; and `data.open_bytes_max` for each shard's disk,
+- what protocols keep of their clients beside that: OF_PROTOCOLS.
 
 What queues know of their messages is beside that, and no setting bounds it; length limits of the queues do (`max-length`). A message that is taken
 and settled in its order takes nothing. All others take, until they and those before them are settled: a quarter of a byte behind the
@@ -121,8 +125,18 @@ pub fn markdown(protocols: &[&'static dyn Protocol]) -> String {
     for protocol in protocols {
         section(&mut page, protocol.name(), &protocol_settings(*protocol));
     }
-    page.push_str(TAIL);
+    page.push_str(&TAIL.replace("OF_PROTOCOLS", &memory_settings(protocols)));
     page
+}
+
+/// The settings of protocols that bound memory.
+fn memory_settings(protocols: &[&'static dyn Protocol]) -> String {
+    let of = |protocol: &&'static dyn Protocol| {
+        // It has a default for every key.
+        protocol.configure(SettingsTable::default()).map(|configured| configured.memory()).unwrap_or_default()
+    };
+    let names = protocols.iter().flat_map(of).map(|memory| format!("`{}`", memory.setting));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// A file in which every key stands as a comment, with its default: to copy, and to change what shall be different.

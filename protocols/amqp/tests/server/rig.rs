@@ -61,6 +61,7 @@ impl Rig {
             tasks: net.tasks(),
             registry: net.registry().clone(),
             listening: vec![Listening { key: "listen", address, advertise: None }],
+            memory: 1 << 30,
         });
         net.serve(listener, started.frontend);
         Self { net, broker, disks, address, _data: data }

@@ -1,6 +1,8 @@
 //! The front end's own settings.
 
-use sabir_frontend::config::{ConfigError, Setting, SettingsTable, Size, parse_table};
+use sabir_frontend::config::{
+    AutoSize, ConfigError, MemorySetting, Setting, SettingsTable, Size, parse_table,
+};
 use serde::Deserialize;
 
 /// The front end's own table; see [`SETTINGS`] for what each key does.
@@ -18,7 +20,7 @@ pub struct KafkaConfig {
     /// Fetch sessions kept at once.
     pub fetch_sessions: usize,
     /// Memory for fetch sessions.
-    pub fetch_session_memory: Size,
+    pub fetch_session_memory: AutoSize,
     /// Partitions and positions that metrics show one by one.
     pub exporter_partitions: usize,
 }
@@ -53,9 +55,10 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "fetch_session_memory",
-        default: "\"64MiB\"",
-        help: "Memory for incremental fetch sessions, of which one takes a quarter at most: some 400 bytes and the topic's name for \
-               each partition. A consumer beyond it names its partitions in every fetch.",
+        default: "\"auto\"",
+        help: "Memory for incremental fetch sessions, of which one takes a quarter at most: some 450 bytes and the topic's name for \
+               each partition. A consumer beyond it names its partitions in every fetch. `auto` is a sixty-fourth of the memory that the \
+               machine or the control group has, from `4MiB` to `64MiB`.",
     },
     Setting {
         key: "exporter_partitions",
@@ -76,6 +79,12 @@ impl Default for KafkaConfig {
 }
 
 impl KafkaConfig {
+    /// What bounds the memory for fetch sessions.
+    pub(crate) fn session_memory(&self) -> MemorySetting {
+        let auto = |memory: u64| (memory / 64).clamp(4 << 20, 64 << 20);
+        MemorySetting { setting: "kafka.fetch_session_memory", said: self.fetch_session_memory, auto }
+    }
+
     /// Takes the table.
     ///
     /// # Errors
@@ -106,6 +115,10 @@ mod tests {
         let config = parse("{}").expect("all have defaults");
         assert_eq!((config.auto_create, config.num_partitions), (true, 1));
         assert_eq!(config.max_request, Size(100 << 20));
+        let sessions = [128, 256, 1024, 8192].map(|mib| config.session_memory().bytes(mib << 20) >> 20);
+        assert_eq!(sessions, [4, 4, 16, 64]);
+        let said = parse(r#"{"fetch_session_memory": "3MiB"}"#).expect("a size");
+        assert_eq!(said.session_memory().bytes(256 << 20), 3 << 20);
         for (json, expected) in [
             (r#"{"auto_creat": false}"#, "kafka.auto_creat: unknown key; did you mean `auto_create`?"),
             (r#"{"num_partitions": 0}"#, "kafka.num_partitions: a topic has one partition at least"),

@@ -59,7 +59,7 @@ impl KafkaFrontend {
             broker: place.broker,
             sessions: Mutex::new(FetchSessions::new(
                 config.fetch_sessions,
-                config.fetch_session_memory.0 as usize,
+                config.session_memory().bytes(place.memory) as usize,
             )),
             config,
             metrics: Metrics::default(),

@@ -131,6 +131,7 @@ impl Rig {
             tasks: net.tasks(),
             registry: net.registry().clone(),
             listening: addresses.iter().enumerate().map(listening).collect(),
+            memory: 1 << 30,
         });
         let front_end = started.frontend;
         net.serve(listener, front_end.clone());

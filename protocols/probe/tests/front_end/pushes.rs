@@ -56,6 +56,7 @@ impl Parts {
             tasks: net.tasks(),
             registry: net.registry().clone(),
             listening: vec![Listening { key: "listen", address, advertise: None }],
+            memory: 1 << 30,
         };
         let started = Probe.configure(Default::default()).unwrap().start(context);
         net.serve(listener, started.frontend);
