@@ -3,6 +3,7 @@
 use std::iter::once;
 
 use sabir_delivery::subscription::Settlement;
+use sabir_model::DeadLetterAddress;
 
 use super::*;
 
@@ -320,6 +321,20 @@ fn a_purge_drops_what_is_ready_and_nothing_that_is_out() {
     rig.change(1, Change::Returned(session(7), false, 0), once(0..2));
     rig.commit();
     assert_eq!(consumer.sent(), [(0..2, true)]);
+}
+
+#[test]
+fn a_purge_drops_what_waits_to_be_dead_lettered_where_the_disk_is_full_alone() {
+    let dead_letter = Some(DeadLetterAddress { exchange: "dead".into(), routing_key: None });
+    let mut rig = Rig::with(&[1], QueueConfig { dead_letter, max_length: Some(2), ..QueueConfig::default() });
+    rig.publish(1, 5);
+    rig.commit();
+    for (is_full, dropped, left) in [(false, 2, 5), (true, 3, 0), (true, 0, 0)] {
+        rig.is_full = is_full;
+        let mut purged = rig.purge(1);
+        rig.commit();
+        assert_eq!((answer(&mut purged), rig.unsettled(1)), (Some(Ok(dropped)), left), "full: {is_full}");
+    }
 }
 
 #[test]
