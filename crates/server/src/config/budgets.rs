@@ -125,7 +125,7 @@ mod tests {
         let few = budgets(&set, 256);
         assert_eq!(
             warning(&few, 256 * MIB).unwrap(),
-            "the settings let the broker take 1642 MiB, and there are 256 MiB of memory: topic.max_total_partitions 1464 MiB \
+            "the settings let the broker take 1666 MiB, and there are 256 MiB of memory: topic.max_total_partitions 1464 MiB \
              (`auto`: 31 MiB), group.offset_memory 24 MiB (`auto`: 16 MiB)"
         );
         assert_eq!(warning(&budgets(&set, 16 << 10), 16 << 30), None, "there it fits");
