@@ -443,11 +443,10 @@ def main():
             for case in (deletes_make_room, commits_leave_room_for_deletes, starts_when_full, space_comes_back, waits_end):
                 name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
                 suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=180)
-    for kind, disk in (("tmpfs", "io_uring"), ("ext4", "pwrite")):
-        for case in (small_ones_go_on, large_ones_go_on):
-            for way in ("delayed", "dead"):
-                name = f"{way}-{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
-                suite.case(name, lambda case=case, kind=kind, disk=disk, way=way: case(kind, disk, way), limit=300)
+    for case, kind, disk in ((small_ones_go_on, "tmpfs", "io_uring"), (large_ones_go_on, "ext4", "pwrite")):
+        for way in ("delayed", "dead"):
+            name = f"{way}-{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
+            suite.case(name, lambda case=case, kind=kind, disk=disk, way=way: case(kind, disk, way), limit=300)
     for case in (says_that_deletes_help, says_that_deletes_do_not_help):
         suite.case(case.__name__.replace("_", "-"), lambda case=case: case("tmpfs", "auto"), limit=90)
     suite.end()
