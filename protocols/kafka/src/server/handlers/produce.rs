@@ -308,7 +308,7 @@ pub(crate) fn begin(client: &Arc<Client>, request: Request) -> Result<Producing,
     let reader = Reader::with_limit(&request.body, DECODED_AT_ONCE);
     match decode_with(reader, &request) {
         Ok(body) => match take_for(&client.memory, weigh(&body)) {
-            Ok(memory) => Ok(Producing { _batches: memory, ..begin_with(client, &request, body)? }),
+            Ok(memory) => begin_with(client, &request, body, memory),
             Err(NoMemory) => Ok(begin_elsewhere(client, request)),
         },
         Err(BadRequest::Body { source: WireError::TooLarge, .. }) => Ok(begin_elsewhere(client, request)),
@@ -321,8 +321,7 @@ fn begin_elsewhere(client: &Arc<Client>, request: Request) -> Producing {
     let (client, workers) = (client.clone(), client.workers.clone());
     let begin = async move {
         let memory = hold_for(&client, &request).await?;
-        let begun = begin_with(&client, &request, decode(&request)?)?;
-        Ok(Box::new(Producing { _batches: memory, ..begun }))
+        Ok(Box::new(begin_with(&client, &request, decode(&request)?, memory)?))
     };
     let beginning = async move { workers.handle(bytes, Box::pin(begin)).await };
     let answer = Answer { call, acks: -1, response: ProduceResponse::default(), named: 0 };
@@ -346,7 +345,12 @@ async fn hold_for(client: &Client, request: &Request) -> Result<Option<Grant>, U
     Ok(weight::hold(&client.memory, bytes, Instant::now()).await?)
 }
 
-fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Result<Producing, BadRequest> {
+fn begin_with(
+    client: &Client,
+    request: &Request,
+    body: ProduceRequest,
+    batches: Option<Grant>,
+) -> Result<Producing, BadRequest> {
     let call = Call::of(request);
     let refused = refusal_of_all(&call, &body);
     let mut beginning = Beginning {
@@ -367,7 +371,7 @@ fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Resul
     // A producer that wants no answer cannot be told that it takes long.
     let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
     let (stage, portions) = (Stage::Appended, VecDeque::new());
-    let mut producing = Producing { stage, portions, answer, until, _memory: None, _batches: None };
+    let mut producing = Producing { stage, portions, answer, until, _memory: None, _batches: batches };
     let broker = &client.kafka.broker;
     if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
         let left = places.iter().map(|place| place.at).collect::<Vec<_>>().into_iter();
