@@ -124,7 +124,11 @@ impl Compression {
         match self {
             Self::None => feed(&mut out),
             Self::Gzip => {
-                let level = effort.level.map(|level| flate2::Compression::new(level.clamp(0, 9) as u32));
+                // What cannot be compressed grows by a twentieth at the library's level 1, which has fixed codes alone.
+                let level = |level: i32| {
+                    flate2::Compression::new(if level == 1 { 2 } else { level.clamp(0, 9) as u32 })
+                };
+                let level = effort.level.map(level);
                 let mut encoder = flate2::write::GzEncoder::new(out, level.unwrap_or_default());
                 feed(&mut encoder)?;
                 encoder.finish().map(drop)
@@ -338,6 +342,23 @@ mod tests {
         let single_segment = frame[4] & 0x20 != 0;
         // In the lowest bits stand eighths of it.
         (!single_segment).then(|| 10 + u32::from(frame[5] >> 3) + u32::from(frame[5] & 7 != 0))
+    }
+
+    #[test]
+    fn what_cannot_be_compressed_hardly_grows_at_any_level() {
+        let mut state = 1_u64;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let noise: Vec<u8> = (0..1_000_000).map(|_| byte()).collect();
+        for codec in [Compression::Gzip, Compression::Zstd] {
+            for level in 0..=9 {
+                let mut out = Vec::new();
+                codec.compress_at(Some(level), &noise, &mut out, &mut || {});
+                assert!(out.len() < noise.len() + noise.len() / 500, "{codec} {level}: {}", out.len());
+            }
+        }
     }
 
     #[test]
