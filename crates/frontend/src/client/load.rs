@@ -1,6 +1,6 @@
 //! Load on a broker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -86,12 +86,13 @@ pub struct LoadTally {
     warm_from: u64,
     /// When nothing more is begun.
     ends: Option<Duration>,
+    left: Cell<u64>,
     counts: RefCell<LoadCounts>,
 }
 
+/// What messages and failures have come to. Moments are nanoseconds since the load began.
 #[derive(Debug)]
-struct LoadCounts {
-    left: u64,
+pub struct LoadCounts {
     messages: u64,
     bytes: u64,
     errors: u64,
@@ -101,20 +102,62 @@ struct LoadCounts {
     latency_us: Histogram<u64>,
 }
 
+impl Default for LoadCounts {
+    fn default() -> Self {
+        let latency_us =
+            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
+        Self { messages: 0, bytes: 0, errors: 0, first_error: None, last: 0, latency_us }
+    }
+}
+
+impl LoadCounts {
+    /// So many messages, of so many bytes together, are done at `now`, each after so many nanoseconds.
+    pub fn done(&mut self, messages: u64, bytes: u64, took: u64, now: u64) {
+        self.add(messages, bytes, now);
+        self.latency_us.saturating_record_n((took / 1000).max(1), messages);
+    }
+
+    /// One answer, after so many nanoseconds, brought them.
+    pub fn fetched(&mut self, messages: u64, bytes: u64, took: u64, now: u64) {
+        self.add(messages, bytes, now);
+        self.latency_us.saturating_record((took / 1000).max(1));
+    }
+
+    fn add(&mut self, messages: u64, bytes: u64, now: u64) {
+        self.messages += messages;
+        self.bytes += bytes;
+        self.last = now;
+    }
+
+    /// A request failed.
+    pub fn failed(&mut self, why: impl FnOnce() -> String) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(why);
+    }
+
+    /// What they come to where nothing counts before `warm_from`.
+    pub fn report(&self, warm_from: u64) -> LoadReport {
+        LoadReport {
+            messages: self.messages,
+            bytes: self.bytes,
+            errors: self.errors,
+            first_error: self.first_error.clone(),
+            elapsed: Duration::from_nanos(self.last.saturating_sub(warm_from)),
+            latency_us: self.latency_us.clone(),
+        }
+    }
+}
+
 impl LoadTally {
     /// That of a load which begins now, counted into `progress`, too.
     pub fn new(plan: &LoadPlan, progress: &'static LoadProgress) -> Self {
-        let latency_us =
-            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
-        let left = plan.count.unwrap_or(u64::MAX);
-        let counts =
-            LoadCounts { left, messages: 0, bytes: 0, errors: 0, first_error: None, last: 0, latency_us };
         Self {
             progress,
             started: Instant::now(),
             warm_from: plan.warmup.as_nanos() as u64,
             ends: plan.duration.map(|duration| plan.warmup + duration),
-            counts: RefCell::new(counts),
+            left: Cell::new(plan.count.unwrap_or(u64::MAX)),
+            counts: RefCell::default(),
         }
     }
 
@@ -128,10 +171,9 @@ impl LoadTally {
         if self.is_over() {
             return 0;
         }
-        let mut counts = self.counts.borrow_mut();
-        let taken = counts.left.min(wanted);
-        counts.left -= taken;
-        taken
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(wanted));
+        left.min(wanted)
     }
 
     /// Whether the load has had its time, or was told to end.
@@ -141,7 +183,7 @@ impl LoadTally {
 
     /// Whether nothing more is to be begun.
     pub fn is_spent(&self) -> bool {
-        self.is_over() || self.counts.borrow().left == 0
+        self.is_over() || self.left.get() == 0
     }
 
     /// A message of so many bytes is done at `now` that was due at `stamp`.
@@ -149,33 +191,19 @@ impl LoadTally {
         self.progress.messages.fetch_add(1, Relaxed);
         self.progress.bytes.fetch_add(bytes, Relaxed);
         if stamp >= self.warm_from {
-            let mut counts = self.counts.borrow_mut();
-            counts.messages += 1;
-            counts.bytes += bytes;
-            counts.last = now;
-            counts.latency_us.saturating_record((now.saturating_sub(stamp) / 1000).max(1));
+            self.counts.borrow_mut().done(1, bytes, now.saturating_sub(stamp), now);
         }
     }
 
     /// A message failed.
     pub fn failed(&self, why: &str) {
         self.progress.errors.fetch_add(1, Relaxed);
-        let mut counts = self.counts.borrow_mut();
-        counts.errors += 1;
-        counts.first_error.get_or_insert_with(|| why.to_owned());
+        self.counts.borrow_mut().failed(|| why.to_owned());
     }
 
     /// What it has come to.
     pub fn report(&self) -> LoadReport {
-        let counts = self.counts.borrow();
-        LoadReport {
-            messages: counts.messages,
-            bytes: counts.bytes,
-            errors: counts.errors,
-            first_error: counts.first_error.clone(),
-            elapsed: Duration::from_nanos(counts.last.saturating_sub(self.warm_from)),
-            latency_us: counts.latency_us.clone(),
-        }
+        self.counts.borrow().report(self.warm_from)
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub use sabir_net::{DialTls, Dialer, Socket};
 
 pub use groups::{GroupAdmin, GroupInfo, GroupOffset, GroupSummary, MemberInfo};
-pub use load::{Load, LoadPlan, LoadProgress, LoadReport, LoadTally};
+pub use load::{Load, LoadCounts, LoadPlan, LoadProgress, LoadReport, LoadTally};
 pub use options::{ClientOption, ClientOptions};
 pub use topics::{PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting, TopicSpec};
 
