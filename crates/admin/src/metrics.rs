@@ -188,6 +188,9 @@ const GAUGES: &[Gauge] = &[
     ("sabir_shard_stopped", "Whether the shard's storage failed.", |s| s.stopped.into()),
     ("sabir_shard_full", "Whether the shard's disk is full.", |s| s.full.into()),
     ("sabir_producers", "Idempotent producers that partitions remember.", |s| s.producers),
+    ("sabir_message_ids", "Ids of messages that queues remember, to drop what comes twice.", |s| {
+        s.message_ids
+    }),
     ("sabir_journal_segments", "Segment files of the journal.", |s| s.segment_files),
     ("sabir_journal_segment_bytes", "Bytes of the journal's segment files.", |s| s.segment_bytes),
     ("sabir_journal_in_flight_blocks", "Blocks written and not committed yet.", |s| s.in_flight.into()),
@@ -222,6 +225,11 @@ const COUNTERS: &[Counter] = &[
         "sabir_duplicate_batches",
         "Batches that idempotent producers sent again, and that are there once.",
         |s| s.duplicates,
+    ),
+    (
+        "sabir_repeated_messages",
+        "Messages that queues dropped, since they had had one of the same id.",
+        |s| s.repeated,
     ),
     (
         "sabir_refused_delayed_messages",

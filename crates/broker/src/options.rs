@@ -74,6 +74,8 @@ pub struct BrokerOptions {
     pub partitions_total_max: usize,
     /// The most memory, in bytes, that settings take which are kept by name for all topics together.
     pub settings_max: usize,
+    /// The most memory, in bytes, that what queues remember of messages' ids may come to for all queues together.
+    pub dedup_max: usize,
     /// Names that front ends keep for topics of their own, of all that there are, whether they are served or not.
     pub reserved: Vec<ReservedTopic>,
     /// Names that topics have which front ends' own clients made, and those of no other, whether they are served or not.
@@ -138,6 +140,7 @@ impl BrokerOptions {
             partitions_max: 10_000,
             partitions_total_max: 500_000,
             settings_max: 32 << 20,
+            dedup_max: 64 << 20,
             reserved: Vec::new(),
             of_clients: Vec::new(),
             generated: Vec::new(),

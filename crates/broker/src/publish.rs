@@ -249,7 +249,8 @@ pub enum PublishTransaction {
     None,
 }
 
-/// How a publish is known that came before. Message ids over a window come here, with queues, and the places that a record was moved from.
+/// How a publish is known that came before, beside the message ids that [facts](PublishBatch::facts) say to queues. The places that a record was moved
+/// from come here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PublishDedup {

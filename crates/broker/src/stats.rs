@@ -72,6 +72,10 @@ pub struct ShardStats {
     pub refused: u64,
     /// Batches of idempotent producers that were there already, and are there once.
     pub duplicates: u64,
+    /// Messages that queues dropped, since they had had one of the same id.
+    pub repeated: u64,
+    /// Ids of messages that queues remember.
+    pub message_ids: u64,
     /// What became of messages that queues gave up and published elsewhere.
     pub dead_letters: DeadLetterStats,
     /// Copies of messages that were kept back which their target did not take when their time came.

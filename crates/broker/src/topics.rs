@@ -26,27 +26,48 @@ const PIECE: usize = 256;
 /// The longest name of a topic, in bytes. A front end may take less for what it makes.
 const NAME_MAX: usize = 1024;
 
-/// What is on its way into the catalog, and so is not in it yet: partitions, and bytes of settings kept by name.
+/// What is on its way into the catalog, and so is not in it yet: partitions, and bytes of settings kept by name and of what queues may remember.
 #[derive(Debug, Default)]
 pub(crate) struct OnTheWay {
     partitions: AtomicUsize,
     setting_bytes: AtomicUsize,
+    dedup_bytes: AtomicUsize,
     /// How often settings were refused since all topics together keep as much as they may.
     pub(crate) refused_settings: AtomicU64,
+}
+
+/// What is to be more than there is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Growth {
+    partitions: usize,
+    setting_bytes: usize,
+    dedup_bytes: usize,
+}
+
+impl Growth {
+    /// That of a topic's settings, which were those before.
+    fn of(config: &TopicConfig, before: Option<&TopicConfig>) -> Self {
+        let more = |bytes: fn(&TopicConfig) -> usize| bytes(config).saturating_sub(before.map_or(0, bytes));
+        Self {
+            partitions: 0,
+            setting_bytes: more(|config| config.kept.bytes()),
+            dedup_bytes: more(TopicConfig::dedup_bytes),
+        }
+    }
 }
 
 /// Some of that, until it is shown or refused.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     all: Arc<OnTheWay>,
-    partitions: usize,
-    setting_bytes: usize,
+    growth: Growth,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.all.partitions.fetch_sub(self.partitions, SeqCst);
-        self.all.setting_bytes.fetch_sub(self.setting_bytes, SeqCst);
+        self.all.partitions.fetch_sub(self.growth.partitions, SeqCst);
+        self.all.setting_bytes.fetch_sub(self.growth.setting_bytes, SeqCst);
+        self.all.dedup_bytes.fetch_sub(self.growth.dedup_bytes, SeqCst);
     }
 }
 
@@ -127,7 +148,8 @@ impl Broker {
         let mut config = topic.config;
         config.claim(&self.options().defaults);
         let config = self.valid(config)?;
-        let admitted = self.admit(topic.partitions as usize, config.kept.bytes())?;
+        let admitted =
+            self.admit(Growth { partitions: topic.partitions as usize, ..Growth::of(&config, None) })?;
         let id = random_id();
         let definitions = &self.inner.definitions;
         if config.queue().is_some_and(|queue| queue.exclusive) {
@@ -170,10 +192,13 @@ impl Broker {
         }
     }
 
-    /// The version before would not open a directory with a queue whose messages wait when they come back, or that is consumed at a rate.
+    /// The version before would not open a directory with a queue whose messages wait when they come back, that is consumed at a rate, or that drops
+    /// what comes twice.
     fn check_queue_level(&self, config: &TopicConfig) -> Result<(), TopicError> {
         let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
-        let is_newer = |queue: &QueueConfig| queue.retry.is_some() || queue.consume_rate.is_some();
+        let is_newer = |queue: &QueueConfig| {
+            queue.retry.is_some() || queue.consume_rate.is_some() || queue.dedup_window_ms.is_some()
+        };
         match config.queue().is_some_and(|queue| is_newer(queue)) && has < needs {
             true => Err(TopicError::QueuesNeedLevel { has: has.number(), needs: needs.number() }),
             false => Ok(()),
@@ -185,18 +210,22 @@ impl Broker {
     }
 
     /// Admits what is to be made, if the node may have so much more.
-    fn admit(&self, partitions: usize, setting_bytes: usize) -> Result<Admitted, TopicError> {
+    fn admit(&self, growth: Growth) -> Result<Admitted, TopicError> {
         let (options, all, view) = (self.options(), self.inner.on_the_way.clone(), self.catalog());
-        let (more, bytes) = (partitions, setting_bytes);
+        let Growth { partitions, setting_bytes, dedup_bytes } = growth;
         let expected = all.partitions.fetch_add(partitions, SeqCst) + partitions;
         let expected_bytes = all.setting_bytes.fetch_add(setting_bytes, SeqCst) + setting_bytes;
-        let admitted = Admitted { all, partitions, setting_bytes };
-        if more > 0 && view.partitions() + expected > options.partitions_total_max {
+        let expected_ids = all.dedup_bytes.fetch_add(dedup_bytes, SeqCst) + dedup_bytes;
+        let admitted = Admitted { all, growth };
+        if partitions > 0 && view.partitions() + expected > options.partitions_total_max {
             return Err(TopicError::TooManyPartitions { most: options.partitions_total_max });
         }
-        if bytes > 0 && view.setting_bytes() + expected_bytes > options.settings_max {
+        if setting_bytes > 0 && view.setting_bytes() + expected_bytes > options.settings_max {
             admitted.all.refused_settings.fetch_add(1, Relaxed);
             return Err(TopicError::TooManySettings { most: options.settings_max });
+        }
+        if dedup_bytes > 0 && view.dedup_bytes() + expected_ids > options.dedup_max {
+            return Err(TopicError::TooManyMessageIds { most: options.dedup_max });
         }
         Ok(admitted)
     }
@@ -250,7 +279,7 @@ impl Broker {
     ) -> Result<Arc<Topic>, TopicError> {
         loop {
             let from = self.check_new_partitions(caller, topic, count)?;
-            let admitted = self.admit((count - from) as usize, 0)?;
+            let admitted = self.admit(Growth { partitions: (count - from) as usize, ..Growth::default() })?;
             let body =
                 TopicExtended { id: topic, from, shards: self.place(caller.namespace(), topic, from, count) };
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
@@ -303,8 +332,7 @@ impl Broker {
             if config == known.config {
                 return Ok(known);
             }
-            let more = config.kept.bytes().saturating_sub(known.config.kept.bytes());
-            let admitted = self.admit(0, more)?;
+            let admitted = self.admit(Growth::of(&config, Some(&known.config)))?;
             let body = TopicConfigured { id: topic, version: Some(known.version), config };
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
             self.inner.definitions.flush();

@@ -1,6 +1,7 @@
 //! What a queue must know of each record without looking into it.
 
 use sabir_base::varint;
+use twox_hash::XxHash3_128;
 
 use crate::stored::{DecodeError, put_bytes, take, take_bytes, take_count, take_form, take_marks, take_u8};
 
@@ -20,7 +21,7 @@ pub struct Facts {
     pub deliver_at_ms: Option<i64>,
     /// The group that its writer put it in. No front end writes it yet, and no queue reads it.
     pub group: Option<Box<[u8]>>,
-    /// What it is known by where duplicates are looked for. No front end writes it yet, and no queue reads it.
+    /// What it is known by where duplicates are looked for.
     pub message_id: Option<Box<[u8]>>,
     /// A hash of its tag, by which filters pass most others over. No front end writes it yet, and no queue reads it.
     pub tag_hash: Option<u32>,
@@ -52,6 +53,11 @@ impl Facts {
     /// Whether they say nothing but a size.
     pub fn is_plain(&self) -> bool {
         self.marks() == 0
+    }
+
+    /// A hash of its message id (XXH3, 128 bits, without a seed): it is the same for ever, and what queues remember of an id.
+    pub fn message_hash(&self) -> Option<u128> {
+        self.message_id.as_deref().map(XxHash3_128::oneshot)
     }
 
     /// Bytes of the stored form, by itself.
@@ -211,6 +217,15 @@ mod tests {
         for len in 0..stored.len() {
             assert!(RecordFacts::decode(&mut &stored[..len]).is_err(), "{len} bytes");
         }
+    }
+
+    /// The hash stands in checkpoints.
+    #[test]
+    fn an_id_has_its_hash_for_ever() {
+        assert_eq!(Facts::default().message_hash(), None);
+        let of = |id: &[u8]| Facts { message_id: Some(id.into()), ..Facts::default() }.message_hash();
+        assert_eq!(of(b""), Some(0x99aa_06d3_0147_98d8_6001_c324_468d_497f));
+        assert_ne!(of(b"a"), of(b"b"));
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub use read_error::ReadError;
 pub use shard_failure::ShardFailure;
 pub use stored::DecodeError;
 pub use topic::{
-    Backoff, DeadLetterAddress, Durability, GroupOrder, InvalidSetting, KEPT_BYTES, KeptSettings, Overflow,
-    OwnFields, QueueConfig, RateLimit, TimestampType, TopicConfig, TopicField, TopicKind, ValidConfig,
+    Backoff, DeadLetterAddress, DedupLimit, Durability, GroupOrder, InvalidSetting, KEPT_BYTES, KeptSettings,
+    Overflow, OwnFields, QueueConfig, RateLimit, TimestampType, TopicConfig, TopicField, TopicKind,
+    ValidConfig,
 };
 pub use topic_error::TopicError;

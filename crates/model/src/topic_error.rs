@@ -100,6 +100,14 @@ pub enum TopicError {
         /// The most they can take.
         most: usize,
     },
+    /// What queues may remember of messages' ids takes as much memory as it may.
+    #[error(
+        "what all queues may remember of messages' ids takes at most {most} bytes (topic.dedup_memory): remember fewer"
+    )]
+    TooManyMessageIds {
+        /// The most it can take.
+        most: usize,
+    },
     /// Records are to be deleted up to an offset that the partition has not reached.
     #[error("offset {asked} is not one up to which records can be deleted: the partition's end is {end}")]
     OffsetOutOfRange {

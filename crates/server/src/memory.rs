@@ -145,6 +145,11 @@ impl AutoMemory {
         self.part(16, 8 << 20, 512 << 20)
     }
 
+    /// `topic.dedup_memory`: a sixty-fourth part.
+    pub fn dedup_memory(self) -> u64 {
+        self.settings_memory()
+    }
+
     /// `topic.settings_memory`: a sixty-fourth part.
     pub fn settings_memory(self) -> u64 {
         self.part(64, 2 << 20, 32 << 20)

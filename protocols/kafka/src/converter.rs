@@ -73,6 +73,14 @@ pub(crate) fn facts(record: &RecordView<'_>) -> Facts {
     }
 }
 
+/// The same, and what it is known by: for queues that drop what comes twice.
+pub(crate) fn facts_with_id(record: &RecordView<'_>) -> Facts {
+    let ids = record.headers.into_iter().filter(|header| header.key == MESSAGE_ID.as_bytes());
+    let fits = |id: &&[u8]| (1..=Facts::NAME_MAX).contains(&id.len());
+    let id = ids.filter_map(|header| header.value).find(fits);
+    Facts { message_id: id.map(Into::into), ..facts(record) }
+}
+
 /// Takes a header for the attribute that it names, if the message has none of it yet and the value makes sense.
 fn take_attribute(message: &mut Message, name: &str, value: &[u8]) -> bool {
     match name {
@@ -165,6 +173,24 @@ mod tests {
 
     fn named<'a>(headers: &[(&'a str, &'a [u8])]) -> Vec<Header<'a>> {
         headers.iter().map(|(name, value)| (name.as_bytes(), Some(*value))).collect()
+    }
+
+    #[test]
+    fn a_queue_is_told_a_message_s_id_where_it_asks() {
+        let id_of = |headers: &[(&str, &[u8])]| {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.push(17, None, Some(b"v"), &named(headers));
+            let batch = builder.build();
+            let records = batch::records(&batch, 1 << 20).unwrap();
+            let record = records.iter().next().unwrap().unwrap();
+            assert_eq!(facts(&record).message_id, None);
+            facts_with_id(&record).message_id.map(|id| id.to_vec())
+        };
+        assert_eq!(id_of(&[("priority", b"5")]), None);
+        assert_eq!(id_of(&[("message-id", b""), ("message-id", b"m-1")]), Some(b"m-1".to_vec()));
+        let (longest, longer) = ([7; Facts::NAME_MAX], [7; Facts::NAME_MAX + 1]);
+        assert_eq!(id_of(&[("message-id", &longest)]), Some(longest.to_vec()));
+        assert_eq!(id_of(&[("message-id", &longer)]), None);
     }
 
     #[test]

@@ -137,6 +137,21 @@ def a_producer_says_priority_and_expiry(case):
         assert bodies(channel, queue, 5) == ["high", "low", "plain", "odd", "later"], codec
 
 
+def what_comes_twice(case):
+    """A queue that drops what comes twice knows it by AMQP's `message_id` and by the header `message-id` of a producer's records alike."""
+    channel = case.channel()
+    channel.confirm_delivery()
+    queue = durable_queue(channel, "twice", **{"x-dedup-window": 3_600_000})
+    channel.basic_publish("", queue, b"one", pika.BasicProperties(message_id="1"))
+    for codec in ("none", "zstd"):
+        produce(queue, b"again", b"again", settings={"compression.type": codec}, headers=[("message-id", b"1")])
+        produce(queue, codec.encode(), b"again", settings={"compression.type": codec}, headers=[("message-id", codec.encode())])
+    channel.basic_publish("", queue, b"again", pika.BasicProperties(message_id="zstd"))
+    channel.basic_publish("", queue, b"last")
+    assert bodies(channel, queue, 4) == ["one", "none", "zstd", "last"]
+    assert ready(channel, queue)[0] == 0
+
+
 def tombstones(case):
     channel = case.channel()
     queue = durable_queue(channel, "tombstones")
@@ -257,6 +272,7 @@ CASES = [
     keys_of_routing,
     written_by_kafka,
     a_producer_says_priority_and_expiry,
+    what_comes_twice,
     tombstones,
     a_consumer_is_woken_by_a_producer,
     a_subscription_on_a_topic,

@@ -183,6 +183,7 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         | E::TooManyPartitions { .. }
         | E::Setting(_)
         | E::TooManySettings { .. }
+        | E::TooManyMessageIds { .. }
         | E::TooManyFrontends
         | E::QueuesNeedLevel { .. }
         | E::OffsetOutOfRange { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),

@@ -112,6 +112,7 @@ pub struct CatalogView {
     partitions: usize,
     name_bytes: usize,
     setting_bytes: usize,
+    dedup_bytes: usize,
     /// Counts what was shown and hidden.
     edition: u64,
 }
@@ -183,6 +184,11 @@ impl CatalogView {
         self.setting_bytes
     }
 
+    /// The memory, in bytes, that all queues' message ids may come to.
+    pub fn dedup_bytes(&self) -> usize {
+        self.dedup_bytes
+    }
+
     /// Shows a topic, in place of what it was before.
     pub(crate) fn show(&mut self, topic: &Arc<Topic>) {
         self.hide(topic.id);
@@ -190,6 +196,7 @@ impl CatalogView {
         self.partitions += topic.partitions.len();
         self.name_bytes += topic.name.len();
         self.setting_bytes += topic.config.kept.bytes();
+        self.dedup_bytes += topic.config.dedup_bytes();
         self.ids.insert(topic.id, topic.clone());
         let names = self.namespaces.entry(topic.namespace.clone()).or_default();
         names.insert(topic.name.clone(), topic.clone());
@@ -202,6 +209,7 @@ impl CatalogView {
         self.partitions -= topic.partitions.len();
         self.name_bytes -= topic.name.len();
         self.setting_bytes -= topic.config.kept.bytes();
+        self.dedup_bytes -= topic.config.dedup_bytes();
         if let Some(names) = self.namespaces.get_mut(&topic.namespace) {
             names.remove(&topic.name);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sabir_delivery::policy::{DeathPolicy, LengthLimit};
 use sabir_model::stored::{MORE_MARKS, take_marks};
 use sabir_model::{
-    Backoff, DecodeError, Offset, Overflow, PartitionId, ProducerId, QueueConfig, ShardFailure, TopicConfig,
-    TopicError, TopicId,
+    Backoff, DecodeError, DedupLimit, Offset, Overflow, PartitionId, ProducerId, QueueConfig, ShardFailure,
+    TopicConfig, TopicError, TopicId,
 };
 
 use super::{Body, kind};
@@ -51,6 +51,8 @@ pub(crate) struct QueueSettings {
     pub(crate) delivery_limit: Option<u32>,
     /// How long one waits that came back such that it counts.
     pub(crate) retry: Option<Arc<Backoff>>,
+    /// Within which bounds a message is dropped that has the id of an earlier one.
+    pub(crate) dedup: Option<DedupLimit>,
 }
 
 const DEAD_LETTERS: u8 = 1 << 2;
@@ -62,6 +64,7 @@ const DELIVERY_LIMIT: u8 = 1 << 6;
 const MARKS: u8 = DEAD_LETTERS | MAX_PRIORITY | DELAYS | MESSAGE_TTL | DELIVERY_LIMIT | MORE_MARKS;
 /// In the second byte.
 const RETRY: u8 = 1 << 0;
+const DEDUP: u8 = 1 << 1;
 
 impl QueueSettings {
     fn of(queue: &QueueConfig) -> Self {
@@ -87,6 +90,7 @@ impl QueueSettings {
             message_ttl_ms,
             delivery_limit,
             retry,
+            dedup: queue.dedup(),
         }
     }
 
@@ -101,6 +105,11 @@ impl QueueSettings {
         (messages.is_some() || bytes.is_some()).then_some(LengthLimit { messages, bytes, overflow })
     }
 
+    fn more_marks(&self) -> u8 {
+        let mark = |on: bool, bit: u8| if on { bit } else { 0 };
+        mark(self.retry.is_some(), RETRY) | mark(self.dedup.is_some(), DEDUP)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         let most = |most: Option<u64>| most.map_or(0, |most| most.saturating_add(1));
         put_u64(out, most(self.max_length));
@@ -111,13 +120,17 @@ impl QueueSettings {
             | mark(self.delays, DELAYS)
             | mark(self.message_ttl_ms.is_some(), MESSAGE_TTL)
             | mark(self.delivery_limit.is_some(), DELIVERY_LIMIT)
-            | mark(self.retry.is_some(), MORE_MARKS);
+            | mark(self.more_marks() != 0, MORE_MARKS);
         out.push(self.overflow as u8 | marks);
-        out.extend(self.retry.is_some().then_some(RETRY));
+        out.extend(Some(self.more_marks()).filter(|marks| *marks != 0));
         out.extend(self.max_priority);
         self.message_ttl_ms.iter().for_each(|ttl_ms| put_u64(out, *ttl_ms));
         self.delivery_limit.iter().for_each(|limit| put_u64(out, (*limit).into()));
         self.retry.iter().for_each(|backoff| backoff.encode(out));
+        if let Some(DedupLimit { window_ms, most }) = self.dedup {
+            put_u64(out, window_ms);
+            put_u64(out, most.into());
+        }
     }
 
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -125,7 +138,7 @@ impl QueueSettings {
         let marks = input.u8()?;
         let more = match marks & MORE_MARKS {
             0 => 0,
-            _ => input.with(|input| take_marks(input, RETRY, "queue"))?,
+            _ => input.with(|input| take_marks(input, RETRY | DEDUP, "queue"))?,
         };
         Ok(Self {
             max_length,
@@ -142,6 +155,11 @@ impl QueueSettings {
             message_ttl_ms: if marks & MESSAGE_TTL == 0 { None } else { Some(input.u64()?) },
             delivery_limit: if marks & DELIVERY_LIMIT == 0 { None } else { Some(input.u32()?) },
             retry: if more & RETRY == 0 { None } else { Some(Arc::new(input.with(Backoff::decode)?)) },
+            dedup: if more & DEDUP == 0 {
+                None
+            } else {
+                Some(DedupLimit { window_ms: input.u64()?, most: input.u32()? })
+            },
         })
     }
 }
@@ -159,9 +177,9 @@ impl PartitionSettings {
     /// Appends the stored form: 1 · version · retention in milliseconds · in bytes. Of a queue: 2 · version · retention in milliseconds · in
     /// bytes · one more than the most messages, 0 where there is no bound · the same of bytes · overflow u8 (0 drop head, 1 reject,
     /// 2 reject and dead-letter; 4 more where there is an address for dead letters, 8 more where priorities count, 16 more where messages are kept back,
-    /// 32 more where messages expire, 64 more where they may come back so often alone, 128 more where what comes back waits) · if they count, the highest priority u8 · if they expire,
+    /// 32 more where messages expire, 64 more where they may come back so often alone, 128 more where a second byte of marks follows: 1 what comes back waits, 2 what comes twice is dropped) · if they count, the highest priority u8 · if they expire,
     /// after how many milliseconds · if that is limited, how often one may come back ·
-    /// if it waits, how long, as [`Backoff`] has it.
+    /// if it waits, how long, as [`Backoff`] has it · if it is dropped, for how many milliseconds an id is remembered, and the most ids.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         out.push(if self.queue.is_some() { SETTINGS_FORM } else { SETTINGS_FORM_1 });
         put_u64(out, self.version);

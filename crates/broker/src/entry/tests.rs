@@ -5,8 +5,9 @@ use sabir_base::crc::crc32c;
 use sabir_delivery::subscription::{Attempts, SubscriptionNo};
 use sabir_delivery::timer::TimerKey;
 use sabir_model::{
-    Backoff, DecodeError, Extent, Facts, FrontendNo, NodeId, Offset, Overflow, Overlay, OverlayBody,
-    OverlayPlace, PartitionId, ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId, ValidConfig,
+    Backoff, DecodeError, DedupLimit, Extent, Facts, FrontendNo, NodeId, Offset, Overflow, Overlay,
+    OverlayBody, OverlayPlace, PartitionId, ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId,
+    ValidConfig,
 };
 
 use super::*;
@@ -265,6 +266,7 @@ fn partitions() {
         message_ttl_ms: None,
         delivery_limit: None,
         retry: None,
+        dedup: None,
     };
     let of_a_queue = PartitionSettings { retention_ms: -1, queue: Some(queue.clone()), ..settings.clone() };
     let configured = PartitionsConfigured { settings: of_a_queue.clone(), partitions: vec![PartitionId(7)] };
@@ -289,6 +291,15 @@ fn partitions() {
     let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0xe1, 1, 0xac, 2, 3, 0, 1, 0xac, 2, 1, 7]);
+    let dedup = Some(DedupLimit { window_ms: 300, most: 5 });
+    let queue = QueueSettings { dedup, ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0xe1, 3, 0xac, 2, 3, 0, 1, 0xac, 2, 0xac, 2, 5, 1, 7]);
+    let queue = QueueSettings { retry: None, delivery_limit: None, message_ttl_ms: None, ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0x81, 2, 0xac, 2, 5, 1, 7]);
     golden(&PartitionsDeleted { partitions: vec![PartitionId(7)] }, 21, &[1, 1, 7]);
     let configured = PartitionsConfigured { settings, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 1, 4, 120, 1, 1, 7]);

@@ -351,10 +351,11 @@ impl Shard {
 
     /// Figures for metrics. Waits for no disk.
     pub(crate) fn stats(&self) -> ShardStats {
-        let (applied, counters, appends, producers, skipped_messages) = {
+        let (applied, counters, appends, (producers, message_ids), skipped_messages) = {
             let state = self.state.read();
             let (partitions, skipped) = (&state.partitions, state.subscriptions.skipped);
-            (state.applied, state.counters, partitions.counters, partitions.producers.len() as u64, skipped)
+            let known = (partitions.producers.len() as u64, partitions.message_ids.len() as u64);
+            (state.applied, state.counters, partitions.counters, known, skipped)
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
@@ -377,6 +378,8 @@ impl Shard {
             batch_bytes: appends.batch_bytes,
             refused: appends.refused,
             duplicates: appends.duplicates,
+            repeated: appends.repeated,
+            message_ids,
             dead_letters: self.dead_letters.stats(&appends),
             delayed_refused: appends.delayed_refused + self.timers.refused(),
             skipped_messages,

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use sabir_delivery::policy::{Backlog, LengthLimit};
+use sabir_delivery::policy::{Backlog, DedupLimit, LengthLimit};
 use sabir_model::{
     AppendError, Offset, Overflow, Overlay, OverlayBody, OverlayPlace, PartitionId, RecordFacts, Sequence,
     ShardFailure, TopicError,
 };
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
-use super::{AppendOutcome, At, Locate, Partitions, QueueChange};
+use super::{AppendOutcome, At, Locate, MessageIds, Partitions, QueueChange};
 use crate::append::Appended;
 use crate::entry::{
     AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, LogStartsMoved, PartitionSettings,
@@ -158,7 +158,15 @@ impl Partitions {
             expiries(body, run.records, ttl_ms, at, |first, count, expires_ms| {
                 self.queue_changes.push(QueueChange::Expires(target, first, count, expires_ms));
             });
-            self.queue_changes.push(QueueChange::Published(target, run.records));
+            let again = match &queue.dedup {
+                Some(limit) => repeated(&mut self.message_ids, limit, target, body, base, taken, at.time_ms),
+                None => Vec::new(),
+            };
+            self.counters.repeated += again.iter().map(|range| range.end - range.start).sum::<u64>();
+            self.queue_changes.push(match again.is_empty() {
+                true => QueueChange::Published(target, run.records),
+                false => QueueChange::Repeated(target, run.records, again),
+            });
             if taken < run.records {
                 let first = u64::try_from(base.0).expect("offsets count from 0");
                 let refused = first + u64::from(taken)..first + u64::from(run.records);
@@ -320,6 +328,7 @@ impl Partitions {
                     self.queue_changes.push(QueueChange::Gone(id));
                 }
                 if partition.settings.queue.is_some() {
+                    self.message_ids.remove_all_of(id);
                     self.backlogs.remove(&id);
                     self.sealed.remove(&id);
                     self.queue_changes.push(QueueChange::Gone(id));
@@ -337,6 +346,9 @@ impl Partitions {
                 // Whether it has a subscription was decided when it was made.
                 let before = partition.settings.queue.take();
                 let queue = before.and_then(|before| body.settings.queue.clone().or(Some(before)));
+                if queue.as_ref().is_none_or(|queue| queue.dedup.is_none()) {
+                    self.message_ids.remove_all_of(id);
+                }
                 partition.settings = PartitionSettings { queue, ..body.settings };
                 if partition.settings.queue.is_some() {
                     self.queue_changes.push(QueueChange::Configured(id));
@@ -412,6 +424,32 @@ fn delays(body: &AppendBody, base: Offset, records: u32) -> impl Iterator<Item =
     let told = told.map(|(count, facts)| (count, facts.deliver_at_ms.unwrap_or(0)));
     let plain = body.facts.is_none().then_some((records, 0));
     with_offsets(base, records, told.chain(plain))
+}
+
+/// The messages at a batch's front, so many, whose ids their queue has had, in runs. It remembers those of the others.
+fn repeated(
+    ids: &mut MessageIds,
+    limit: &DedupLimit,
+    queue: PartitionId,
+    body: &AppendBody,
+    base: Offset,
+    records: u32,
+    time_ms: i64,
+) -> Vec<Range<u64>> {
+    let told = body.facts.iter().flat_map(|facts| facts.runs());
+    let told = told.map(|(count, facts)| (count, facts.message_hash()));
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for (messages, id) in with_offsets(base, records, told) {
+        let Some(id) = id else { continue };
+        let known = ids.is_known(queue, id, time_ms, limit);
+        let again = messages.start + u64::from(!known)..messages.end;
+        match all.last_mut().filter(|last| last.end == again.start) {
+            Some(last) => last.end = again.end,
+            None if again.is_empty() => {}
+            None => all.push(again),
+        }
+    }
+    all
 }
 
 /// Counts runs of records from a batch's first offset on, so many records in all: the front of the batch may be all that is taken.

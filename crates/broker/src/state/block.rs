@@ -261,7 +261,7 @@ pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
     for change in changes.drain(..) {
         subscriptions.follow(change.clone(), at.time_ms);
         match change {
-            QueueChange::Published(id, _) => {
+            QueueChange::Published(id, _) | QueueChange::Repeated(id, ..) => {
                 if let Some(limit) = partitions.drops_at(id) {
                     subscriptions.drop_excess(id, &limit, at.time_ms);
                 }

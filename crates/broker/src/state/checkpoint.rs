@@ -155,10 +155,10 @@ impl ShardState {
             let of_front_ends = self.front_ends.prefixes();
             // A program that knows no queues opens no checkpoint that lists what is theirs.
             let of_queues = if queues { &prefixes::QUEUE_MAPS[..] } else { &[] };
-            // Nor does one that knows no subscriptions of topics where there are some.
-            let named = self.subscriptions.has_named();
-            let filled = if named { &prefixes::FILLED_MAPS[..] } else { &[] };
-            let listed = prefixes::MAPS.iter().chain(of_queues).chain(filled);
+            // Nor does one that knows no subscriptions of topics, or no message ids, where there are some.
+            let named = self.subscriptions.has_named().then_some(&prefixes::NAMED_SUBSCRIPTIONS);
+            let ids = (!self.partitions.message_ids.is_empty()).then_some(&prefixes::MESSAGE_IDS);
+            let listed = prefixes::MAPS.iter().chain(of_queues).chain(named).chain(ids);
             put_len(&mut out, listed.clone().count() + of_front_ends.len());
             listed.for_each(|map| put_bytes(&mut out, map));
             of_front_ends.iter().for_each(|map| put_bytes(&mut out, map));

@@ -8,8 +8,8 @@ use sabir_model::{DecodeError, Overflow, Overlay, PartitionId, Sequence, Term};
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{
-    At, CoreProjection, EntryError, EntryOutcome, ExpiryQueue, Locate, Outcome, Producers, QueueChange,
-    SegmentUsage, StoredMaps, Touched, applied, bad_body, payload, prefixes,
+    At, CoreProjection, EntryError, EntryOutcome, ExpiryQueue, Locate, MessageIds, Outcome, Producers,
+    QueueChange, SegmentUsage, StoredMaps, Touched, applied, bad_body, payload, prefixes,
 };
 use crate::entry::{
     AppendBody, Body, ChunkBody, FragmentedBody, FragmentedDropped, Kinds, LogStartsMoved,
@@ -26,6 +26,8 @@ pub(crate) struct AppendCounters {
     pub(crate) batch_bytes: u64,
     pub(crate) refused: u64,
     pub(crate) duplicates: u64,
+    /// Messages that queues dropped since they had had one of the same id.
+    pub(crate) repeated: u64,
     /// Targets that did not take a dead letter.
     pub(crate) dead_letters_refused: u64,
     /// Dead letters that went back to the queue that gave them up, and those that stayed where they are.
@@ -40,6 +42,7 @@ pub(crate) struct Partitions {
     pub(super) partitions: Paged<PartitionKey, PartitionState>,
     pub(crate) producers: Producers,
     pub(super) unfinished: Paged<UnfinishedKey, UnfinishedBatch>,
+    pub(crate) message_ids: MessageIds,
     pub(crate) spill: Spill,
     /// This node's own table; no part of the projection.
     pub(crate) usage: SegmentUsage,
@@ -64,6 +67,7 @@ impl Default for Partitions {
             partitions: Paged::new(prefixes::PARTITIONS),
             producers: Producers::default(),
             unfinished: Paged::new(prefixes::UNFINISHED),
+            message_ids: MessageIds::default(),
             spill: Spill::default(),
             usage: SegmentUsage::default(),
             expiry: ExpiryQueue::default(),
@@ -187,6 +191,7 @@ impl Projection for Partitions {
             &mut self.partitions,
             self.producers.pages(),
             &mut self.unfinished,
+            self.message_ids.pages(),
             &mut self.usage.segments,
             &mut self.spill,
         ]
@@ -201,6 +206,7 @@ impl Projection for Partitions {
         let mut dump = self.partitions.dump();
         dump.extend(self.producers.pages().dump());
         dump.extend(self.unfinished.dump());
+        dump.extend(self.message_ids.pages().dump());
         for (PartitionKey(id), partition) in self.partitions.iter() {
             for key in partition.spilled(*id) {
                 dump.push((key.stored(), self.spilled(&key, pages)?));
@@ -221,6 +227,7 @@ impl CoreProjection for Partitions {
             expiry: expiry_of(&producers),
             producers,
             unfinished: stored.restore(prefixes::UNFINISHED)?,
+            message_ids: MessageIds::restore(stored)?,
             usage: SegmentUsage { segments: stored.restore(prefixes::SEGMENT_USAGE)? },
             ..Self::default()
         })

@@ -35,6 +35,8 @@ prefixes! {
     SUBSCRIPTIONS = b"q";
     /// The names and settings of topics' subscriptions.
     NAMED_SUBSCRIPTIONS = b"named/";
+    /// Ids of messages that queues remember.
+    MESSAGE_IDS = b"known/";
     /// Timers.
     TIMERS = b"due/";
     /// Pages of timers that are not in memory.
@@ -60,7 +62,7 @@ pub(crate) const MAPS: [&[u8]; 6] = [PARTITIONS, PRODUCERS, UNFINISHED, TOPICS, 
 pub(crate) const QUEUE_MAPS: [&[u8]; 3] = [SUBSCRIPTIONS, EXCHANGES, TIMERS];
 
 /// The maps that a checkpoint lists if there is something in them.
-pub(crate) const FILLED_MAPS: [&[u8]; 1] = [NAMED_SUBSCRIPTIONS];
+pub(crate) const FILLED_MAPS: [&[u8]; 2] = [NAMED_SUBSCRIPTIONS, MESSAGE_IDS];
 
 #[cfg(test)]
 mod tests {

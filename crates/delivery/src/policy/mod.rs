@@ -10,7 +10,7 @@ mod rate;
 mod retry;
 
 pub use dead_letter::{Death, DeathPolicy, DeathReason, Deaths};
-pub use dedup::DedupWindow;
+pub use dedup::{DedupLimit, DedupPage, DedupPages, DedupWindow};
 pub use length::{Admission, Backlog, LengthLimit, Overflow};
 pub use rate::{RateBucket, RateLimit};
 pub use retry::{Backoff, DeliveryLimit, LimitedCount, RetryOutcome, RetryPolicy};

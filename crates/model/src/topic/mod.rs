@@ -8,7 +8,7 @@ mod stored;
 
 pub use backoff::Backoff;
 pub use kept::KeptSettings;
-pub use queue::{DeadLetterAddress, GroupOrder, Overflow, QueueConfig, RateLimit};
+pub use queue::{DeadLetterAddress, DedupLimit, GroupOrder, Overflow, QueueConfig, RateLimit};
 pub use rules::{InvalidSetting, KEPT_BYTES, ValidConfig};
 
 use std::sync::Arc;
@@ -208,6 +208,11 @@ impl TopicConfig {
             TopicKind::Retention => None,
             TopicKind::Queue(queue) => Some(queue),
         }
+    }
+
+    /// Bytes of memory that the message ids take which it has remembered, at the most.
+    pub fn dedup_bytes(&self) -> usize {
+        self.queue().and_then(|queue| queue.dedup()).map_or(0, |limit| limit.bytes())
     }
 
     /// Whether the topic sets a field for itself.

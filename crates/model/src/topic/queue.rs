@@ -55,6 +55,29 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
+/// Within which bounds a message is known as one that came before, by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DedupLimit {
+    /// For how many milliseconds an id is remembered.
+    pub window_ms: u64,
+    /// The most ids that are remembered: those before them are forgotten sooner.
+    pub most: u32,
+}
+
+impl DedupLimit {
+    /// The most ids that a queue remembers where it does not say how many.
+    pub const IDS: u32 = 10_000;
+    /// The most that it may remember.
+    pub const MOST_IDS: u32 = 1_000_000;
+    /// Bytes of memory that an id takes, at the most.
+    pub const ID_BYTES: usize = 128;
+
+    /// Bytes of memory that its ids take, at the most.
+    pub fn bytes(&self) -> usize {
+        self.most as usize * Self::ID_BYTES
+    }
+}
+
 /// What holds for a queue alone. It has a stored form of its own, so that what comes to be here changes no other topic's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueConfig {
@@ -92,9 +115,19 @@ pub struct QueueConfig {
     pub consume_rate: Option<u32>,
     /// The most of them at once, after a pause; `None` for those of a second.
     pub consume_burst: Option<u32>,
+    /// For how many milliseconds a message with the id of an earlier one is dropped; `None` where ids say nothing.
+    pub dedup_window_ms: Option<u64>,
+    /// The most ids that are remembered for this; `None` for [`DedupLimit::IDS`].
+    pub dedup_max: Option<u32>,
 }
 
 impl QueueConfig {
+    /// Within which bounds a message is known by its id, if the queue drops what comes twice.
+    pub fn dedup(&self) -> Option<DedupLimit> {
+        let window_ms = self.dedup_window_ms?;
+        Some(DedupLimit { window_ms, most: self.dedup_max.unwrap_or(DedupLimit::IDS) })
+    }
+
     /// How fast its messages are consumed at most, if that is limited.
     pub fn rate_limit(&self) -> Option<RateLimit> {
         let per_second = self.consume_rate?;
@@ -122,6 +155,8 @@ impl Default for QueueConfig {
             dead_letter: None,
             consume_rate: None,
             consume_burst: None,
+            dedup_window_ms: None,
+            dedup_max: None,
         }
     }
 }

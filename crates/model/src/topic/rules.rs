@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::{Backoff, DeadLetterAddress, Durability, TopicConfig, TopicField};
+use super::{Backoff, DeadLetterAddress, DedupLimit, Durability, TopicConfig, TopicField};
 
 /// The most memory that settings take which are kept for a topic, in bytes.
 pub const KEPT_BYTES: usize = 96 << 10;
@@ -138,6 +138,8 @@ impl TopicConfig {
             ("max_priority", queue.max_priority.map(u64::from), 1, u8::MAX.into()),
             ("consume_rate", queue.consume_rate.map(u64::from), 1, u32::MAX.into()),
             ("consume_burst", queue.consume_burst.map(u64::from), 1, u32::MAX.into()),
+            ("dedup_window_ms", queue.dedup_window_ms, 1, LONGEST_MS),
+            ("dedup_max", queue.dedup_max.map(u64::from), 1, DedupLimit::MOST_IDS.into()),
         ] {
             if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
                 let problem =
@@ -147,6 +149,10 @@ impl TopicConfig {
         }
         if queue.consume_burst.is_some() && queue.consume_rate.is_none() {
             let problem = "a queue's consume_burst: expected consume_rate with it".to_owned();
+            return Err(InvalidSetting { field: None, problem });
+        }
+        if queue.dedup_max.is_some() && queue.dedup_window_ms.is_none() {
+            let problem = "a queue's dedup_max: expected dedup_window_ms with it".to_owned();
             return Err(InvalidSetting { field: None, problem });
         }
         Ok(())
@@ -281,6 +287,16 @@ mod tests {
                 judged(|queue| (queue.consume_rate, queue.consume_burst) = (Some(1), Some(1))),
                 judged(|queue| queue.consume_burst = Some(1)),
                 "settings: a queue's consume_burst: expected consume_rate with it",
+            ),
+            (
+                judged(|queue| (queue.dedup_window_ms, queue.dedup_max) = (Some(1), Some(1_000_000))),
+                judged(|queue| (queue.dedup_window_ms, queue.dedup_max) = (Some(1), Some(1_000_001))),
+                "settings: a queue's dedup_max: expected a number from 1 to 1000000, not 1000001",
+            ),
+            (
+                judged(|queue| queue.dedup_window_ms = Some(1)),
+                judged(|queue| queue.dedup_max = Some(1)),
+                "settings: a queue's dedup_max: expected dedup_window_ms with it",
             ),
         ] {
             assert!(good.is_ok());

@@ -6,9 +6,9 @@
 //!
 //! A queue's settings: form 1 (all defaults, and nothing more), or form 2 · marks u8 (1 not durable, 2 exclusive, 4 auto-delete, 8 single active
 //! consumer, 16 highest priority, 32 dead-letter address, 64 its routing key, 128 a second byte of marks follows: 1 messages are kept back, 2
-//! what comes back waits, 4 a rate of consumption, 8 its burst) · order u8 · overflow u8 · one more than each of the limits,
+//! what comes back waits, 4 a rate of consumption, 8 its burst, 16 a window for ids, 32 the most ids) · order u8 · overflow u8 · one more than each of the limits,
 //! 0 where there is none: of deliveries, a message's milliseconds, the queue's, messages, bytes · then in this order what is marked:
-//! highest priority u8 · exchange · routing key · how long what comes back waits, as [`Backoff`] has it · rate · burst.
+//! highest priority u8 · exchange · routing key · how long what comes back waits, as [`Backoff`] has it · rate · burst · window in milliseconds · most ids.
 //!
 //! Forms 1 and 2 have fixed integers, little endian; form 1 ends behind the timestamps' bounds, form 2 kept the flush's bounds by name.
 
@@ -41,7 +41,9 @@ const DELAYS: u8 = 1 << 0;
 const RETRY: u8 = 1 << 1;
 const CONSUME_RATE: u8 = 1 << 2;
 const CONSUME_BURST: u8 = 1 << 3;
-const QUEUE_MORE_MARKS: u8 = DELAYS | RETRY | CONSUME_RATE | CONSUME_BURST;
+const DEDUP_WINDOW: u8 = 1 << 4;
+const DEDUP_MAX: u8 = 1 << 5;
+const QUEUE_MORE_MARKS: u8 = DELAYS | RETRY | CONSUME_RATE | CONSUME_BURST | DEDUP_WINDOW | DEDUP_MAX;
 
 impl TopicConfig {
     /// Appends the stored form.
@@ -142,6 +144,8 @@ impl QueueConfig {
             | mark(self.retry.is_some(), RETRY)
             | mark(self.consume_rate.is_some(), CONSUME_RATE)
             | mark(self.consume_burst.is_some(), CONSUME_BURST)
+            | mark(self.dedup_window_ms.is_some(), DEDUP_WINDOW)
+            | mark(self.dedup_max.is_some(), DEDUP_MAX)
     }
 
     /// Appends the stored form. The first one, which is that of the defaults, has nothing behind its number.
@@ -165,6 +169,8 @@ impl QueueConfig {
         self.retry.iter().for_each(|backoff| backoff.encode(out));
         let rates = [self.consume_rate, self.consume_burst];
         rates.into_iter().flatten().for_each(|messages| put_u64(out, messages.into()));
+        let dedup = [self.dedup_window_ms, self.dedup_max.map(u64::from)];
+        dedup.into_iter().flatten().for_each(|most| put_u64(out, most));
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
@@ -201,6 +207,8 @@ fn take_queue_fields(input: &mut &[u8]) -> Result<QueueConfig, DecodeError> {
         retry: if more & RETRY == 0 { None } else { Some(Backoff::decode(input)?) },
         consume_rate: (more & CONSUME_RATE != 0).then(|| take_u32(input)).transpose()?,
         consume_burst: (more & CONSUME_BURST != 0).then(|| take_u32(input)).transpose()?,
+        dedup_window_ms: (more & DEDUP_WINDOW != 0).then(|| take_u64(input)).transpose()?,
+        dedup_max: (more & DEDUP_MAX != 0).then(|| take_u32(input)).transpose()?,
     })
 }
 
@@ -442,6 +450,8 @@ mod tests {
             dead_letter: Some(DeadLetterAddress { exchange: "dlx".into(), routing_key: Some("k".into()) }),
             consume_rate: None,
             consume_burst: None,
+            dedup_window_ms: None,
+            dedup_max: None,
         }
     }
 
@@ -453,6 +463,8 @@ mod tests {
         let waits = QueueConfig { retry: Some(Backoff::Steps([300].into())), ..QueueConfig::default() };
         let paced = QueueConfig { consume_rate: Some(300), ..QueueConfig::default() };
         let bursts = QueueConfig { consume_burst: Some(5), ..paced.clone() };
+        let known = QueueConfig { dedup_window_ms: Some(300), ..QueueConfig::default() };
+        let few = QueueConfig { dedup_max: Some(5), ..known.clone() };
         let no_key = DeadLetterAddress { exchange: "".into(), routing_key: None };
         let plain = QueueConfig { dead_letter: Some(no_key), ..QueueConfig::default() };
         for (queue, golden) in [
@@ -461,6 +473,8 @@ mod tests {
             (waits, b"\x02\x80\x02\0\0\0\0\0\0\0\0\x01\xac\x02"),
             (paced, b"\x02\x80\x04\0\0\0\0\0\0\0\xac\x02"),
             (bursts, b"\x02\x80\x0c\0\0\0\0\0\0\0\xac\x02\x05"),
+            (known, b"\x02\x80\x10\0\0\0\0\0\0\0\xac\x02"),
+            (few, b"\x02\x80\x30\0\0\0\0\0\0\0\xac\x02\x05"),
             (QueueConfig::default(), b"\x01"),
         ] {
             let mut bytes = Vec::new();

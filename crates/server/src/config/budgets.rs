@@ -41,6 +41,7 @@ impl ServerConfig {
             ("data.producers", (producers(known), producers(auto.producers()))),
             ("topic.max_total_partitions", (partitions(total), partitions(auto.partitions()))),
             ("topic.settings_memory", size(topic.settings_memory.0, auto.settings_memory(), &alone)),
+            ("topic.dedup_memory", size(topic.dedup_memory.0, auto.dedup_memory(), &alone)),
             ("topic.exchange_memory", size(topic.exchange_memory.0, auto.exchange_memory(), &alone)),
             ("group.member_memory", size(group.member_memory.0, auto.member_memory(), &quarter_more)),
             ("group.offset_memory", size(group.offset_memory.0, auto.offset_memory(), &alone)),
@@ -125,7 +126,7 @@ mod tests {
         let few = budgets(&set, 256);
         assert_eq!(
             warning(&few, 256 * MIB).unwrap(),
-            "the settings let the broker take 1666 MiB, and there are 256 MiB of memory: topic.max_total_partitions 1464 MiB \
+            "the settings let the broker take 1670 MiB, and there are 256 MiB of memory: topic.max_total_partitions 1464 MiB \
              (`auto`: 31 MiB), group.offset_memory 24 MiB (`auto`: 16 MiB)"
         );
         assert_eq!(warning(&budgets(&set, 16 << 10), 16 << 30), None, "there it fits");
@@ -137,10 +138,11 @@ mod tests {
             "group.member_memory=5MiB",
             "topic.settings_memory=6MiB",
             "topic.exchange_memory=7MiB",
+            "topic.dedup_memory=8MiB",
         ];
         let options = config(&set).broker_options();
         assert_eq!(options.exchanges.bytes_max, 7 << 20);
         assert_eq!((options.producers_max, options.groups.max_member_bytes), (7, 5 << 20));
-        assert_eq!(options.settings_max, 6 << 20);
+        assert_eq!((options.settings_max, options.dedup_max), (6 << 20, 8 << 20));
     }
 }

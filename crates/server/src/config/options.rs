@@ -76,6 +76,7 @@ impl ServerConfig {
             partitions_max: self.topic.max_partitions,
             partitions_total_max: self.topic.most_partitions(),
             settings_max: self.topic.settings_bytes() as usize,
+            dedup_max: self.topic.dedup_bytes() as usize,
             reserved: self.reserved.clone(),
             of_clients: self.of_clients.clone(),
             generated: self.generated.clone(),

@@ -92,7 +92,7 @@ Memory is bounded by the sum of
   which one may take: what comes out of a batch is not held as a whole, but of snappy's and in queues; a window, or what is held, that
   is larger is refused as too large; a level of Zstandard that would take more is done with less,
 - what topics, exchanges, partitions, producers and groups there are, as bounded by `topic.max_total_partitions`, `topic.settings_memory`,
-  `topic.exchange_memory`, `data.producers`,
+  `topic.dedup_memory`, `topic.exchange_memory`, `data.producers`,
   `group.member_memory` and `group.offset_memory`; and `data.open_bytes_max` for each shard's disk,
 - what protocols keep of their clients beside that: OF_PROTOCOLS.
 

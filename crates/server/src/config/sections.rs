@@ -182,6 +182,8 @@ pub struct TopicSection {
     /// See [`TOPIC`].
     pub settings_memory: AutoSize,
     /// See [`TOPIC`].
+    pub dedup_memory: AutoSize,
+    /// See [`TOPIC`].
     pub exchange_memory: AutoSize,
 }
 
@@ -224,6 +226,12 @@ pub const TOPIC: &[Setting] = &[
         default: "\"auto\"",
         help: "Memory for settings that have no effect here and are kept with topics for those who ask for them, all topics together. \
                Beyond it a topic that brings more is refused. `auto` is a sixty-fourth of the memory, from `2MiB` to `32MiB`.",
+    },
+    Setting {
+        key: "dedup_memory",
+        default: "\"auto\"",
+        help: "Memory for the ids of messages that queues remember, to drop what comes twice, 128 bytes each: what all of them may remember \
+               comes to no more. Beyond it no further such queue is declared. `auto` is a sixty-fourth of the memory, from `2MiB` to `32MiB`.",
     },
     Setting {
         key: "exchange_memory",
@@ -706,6 +714,11 @@ impl TopicSection {
     /// Bytes for settings without effect.
     pub fn settings_bytes(&self) -> u64 {
         or_auto(self.settings_memory, AutoMemory::settings_memory)
+    }
+
+    /// Bytes for message ids.
+    pub fn dedup_bytes(&self) -> u64 {
+        or_auto(self.dedup_memory, AutoMemory::dedup_memory)
     }
 
     /// Bytes for exchanges and bindings.

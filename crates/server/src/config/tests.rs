@@ -168,6 +168,7 @@ fn nothing_said_is_a_good_configuration() {
         partitions_total_max: followed.partitions_total_max,
         producers_max: followed.producers_max,
         settings_max: followed.settings_max,
+        dedup_max: followed.dedup_max,
         ..own
     };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");

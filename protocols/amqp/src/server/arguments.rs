@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use sabir_broker::queue::{StartAt, SubscriptionSpec, SubscriptionStart};
-use sabir_model::{DeadLetterAddress, Durability, Overflow, QueueConfig, TopicConfig};
+use sabir_model::{DeadLetterAddress, DedupLimit, Durability, Overflow, QueueConfig, TopicConfig};
 
 use super::asking::RESERVED;
 use crate::wire::*;
@@ -30,6 +30,10 @@ const DELIVERY_LIMIT: &str = "x-delivery-limit";
 /// How fast a queue is consumed at most, which RabbitMQ has not.
 const CONSUME_RATE: &str = "x-consume-rate";
 const CONSUME_BURST: &str = "x-consume-burst";
+/// For how many milliseconds a message is dropped that has the id of an earlier one.
+const DEDUP_WINDOW: &str = "x-dedup-window";
+/// The most ids that are remembered for this.
+const DEDUP_MAX: &str = "x-dedup-max";
 
 /// Which subscription a consumer of a topic is of, and where that begins.
 const SUBSCRIPTION: &str = "x-subscription";
@@ -114,6 +118,9 @@ impl Declaration<'_> {
         if config.consume_burst.is_some() && config.consume_rate.is_none() {
             return Err(self.invalid(CONSUME_BURST, "expected x-consume-rate with it"));
         }
+        if config.dedup_max.is_some() && config.dedup_window_ms.is_none() {
+            return Err(self.invalid(DEDUP_MAX, "expected x-dedup-window with it"));
+        }
         Ok(config)
     }
 
@@ -185,6 +192,8 @@ impl Declaration<'_> {
             "x-max-priority" => config.max_priority = self.max_priority(name, value)?,
             CONSUME_RATE => config.consume_rate = Some(self.rate(name, value)?),
             CONSUME_BURST => config.consume_burst = Some(self.rate(name, value)?),
+            DEDUP_WINDOW => config.dedup_window_ms = Some(self.time(name, value, 1)?),
+            DEDUP_MAX => config.dedup_max = Some(self.dedup_max(name, value)?),
             "x-single-active-consumer" => config.single_active = self.flag(name, value)?,
             // What these decide is decided otherwise here: they are kept and compared.
             "x-queue-mode" => self.check_one_of(name, value, &["default", "lazy"])?,
@@ -211,6 +220,11 @@ impl Declaration<'_> {
             i64::MAX => self.invalid(name, &format!("expected a number from {least} on")),
             _ => self.invalid(name, &format!("expected a number from {least} to {most}")),
         })
+    }
+
+    fn dedup_max(&self, name: &str, value: FieldValue<'_>) -> Result<u32, ChannelException> {
+        let number = self.number(name, value, 1, DedupLimit::MOST_IDS.into())?;
+        Ok(u32::try_from(number).expect("it is in these bounds"))
     }
 
     fn count(&self, name: &str, value: FieldValue<'_>) -> Result<u64, ChannelException> {
@@ -558,6 +572,10 @@ mod tests {
             ("x-consume-rate", FieldValue::I64(1 << 32)),
             ("x-consume-burst", FieldValue::I32(0)),
             ("x-consume-burst", FieldValue::I32(5)),
+            ("x-dedup-window", FieldValue::I32(0)),
+            ("x-dedup-window", FieldValue::LongStr(b"1s")),
+            ("x-dedup-max", FieldValue::I32(5)),
+            ("x-dedup-max", FieldValue::I32(1_000_001)),
             ("x-single-active-consumer", FieldValue::LongStr(b"yes")),
             ("x-queue-leader-locator", FieldValue::LongStr(b"elsewhere")),
             ("x-max-in-memory-length", FieldValue::I32(-1)),
@@ -588,10 +606,14 @@ mod tests {
             ("x-single-active-consumer", FieldValue::Bool(true)),
             ("x-consume-rate", FieldValue::I64(u32::MAX as i64)),
             ("x-consume-burst", FieldValue::U8(1)),
+            ("x-dedup-window", FieldValue::I64(u32::MAX as i64)),
+            ("x-dedup-max", FieldValue::I32(1_000_000)),
         ]);
         let wanted = QueueConfig {
             consume_rate: Some(u32::MAX),
             consume_burst: Some(1),
+            dedup_window_ms: Some(u32::MAX.into()),
+            dedup_max: Some(1_000_000),
             max_length: Some(0),
             max_length_bytes: Some(1 << 40),
             overflow: Overflow::Reject,

@@ -469,6 +469,7 @@ fn not_made(name: &str, error: &TopicError) -> Exception {
         | TopicError::TooManyPartitions { .. }
         | TopicError::Setting(_)
         | TopicError::TooManySettings { .. }
+        | TopicError::TooManyMessageIds { .. }
         | TopicError::OffsetOutOfRange { .. }
         | TopicError::Changed(_)
         | TopicError::TooManyFrontends => precondition(format!("{}: {error}", queue(name))),

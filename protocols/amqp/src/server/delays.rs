@@ -77,6 +77,7 @@ pub(crate) fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddr
         hash: envelope.key().map_or(record.timestamp as u32, murmur2) & 0x7fff_ffff,
         facts: Facts {
             expires_ms: envelope.expires_ms(record.timestamp),
+            message_id: facts::message_id(envelope.properties),
             ..facts::of(&envelope, record.value.unwrap_or_default())
         },
     });

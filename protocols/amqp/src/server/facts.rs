@@ -13,6 +13,8 @@ pub(super) struct BatchFacts {
     facts: Option<RecordFacts>,
     /// Whether messages are kept back until their time.
     delays: bool,
+    /// Whether messages are known by their ids.
+    dedups: bool,
 }
 
 impl BatchFacts {
@@ -20,8 +22,9 @@ impl BatchFacts {
     pub(super) fn of(targets: &PublishTargets) -> Self {
         let queues = || targets.targets().iter().filter_map(|target| target.topic().config.queue());
         let delays = queues().any(|queue| queue.delays);
-        let asks = delays || queues().any(|queue| asks(queue));
-        Self { facts: asks.then(RecordFacts::new), delays }
+        let dedups = queues().any(|queue| queue.dedup_window_ms.is_some());
+        let asks = delays || dedups || queues().any(|queue| asks(queue));
+        Self { facts: asks.then(RecordFacts::new), delays, dedups }
     }
 
     /// Whether messages are kept back until their time.
@@ -44,8 +47,9 @@ impl BatchFacts {
         }
         if let Some(all) = &mut self.facts {
             let deliver_at_ms = self.delays.then_some(time_ms);
-            let facts = Facts { deliver_at_ms, expires_ms, ..of(envelope, body) };
-            all.push(facts).expect("neither group nor message id is there");
+            let message_id = if self.dedups { message_id(envelope.properties) } else { None };
+            let facts = Facts { deliver_at_ms, expires_ms, message_id, ..of(envelope, body) };
+            all.push(facts).expect("no group is there, and a message id has 255 bytes at the most");
         }
     }
 
@@ -68,6 +72,15 @@ fn facts_of(batch: &BatchBuilder) -> RecordFacts {
 pub(super) fn of(envelope: &Envelope<'_>, body: &[u8]) -> Facts {
     let size = u32::try_from(body.len()).unwrap_or(u32::MAX);
     Facts { size, priority: priority(envelope.properties), ..Facts::default() }
+}
+
+/// What a message is known by: it says so itself. An empty one is none.
+pub(super) fn message_id(properties: &[u8]) -> Option<Box<[u8]>> {
+    if !BasicProperties::has_message_id(properties) {
+        return None;
+    }
+    let id = BasicProperties::read_again(properties).message_id?.as_bytes();
+    (!id.is_empty()).then(|| id.into())
 }
 
 /// Whether a queue wants to know more of a message than its part of a batch says.

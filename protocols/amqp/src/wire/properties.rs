@@ -119,6 +119,11 @@ impl<'a> BasicProperties<'a> {
         bytes.first().is_some_and(|flags| flags & 1 << 3 != 0)
     }
 
+    /// Whether bytes that have been read before have a message id.
+    pub(crate) fn has_message_id(bytes: &[u8]) -> bool {
+        bytes.get(1).is_some_and(|flags| flags & 1 << 7 != 0)
+    }
+
     /// Whether bytes that have been read before have a time after which the message is of no use.
     pub(crate) fn has_expiration(bytes: &[u8]) -> bool {
         bytes.first().is_some_and(|flags| flags & 1 != 0)

@@ -5,6 +5,7 @@ mod bounds;
 mod dead_letters;
 mod delays;
 mod deletion;
+mod duplicates;
 mod exchanges;
 mod handshake;
 mod limits;

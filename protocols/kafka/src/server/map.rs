@@ -78,6 +78,7 @@ pub fn topic_refusal(error: &TopicError) -> (ErrorCode, String) {
         | E::QueuesNeedLevel { .. }
         | E::TooManyPartitions { .. }
         | E::TooManySettings { .. }
+        | E::TooManyMessageIds { .. }
         | E::InUse(_)
         | E::NotEmpty(_)
         | E::TooManyFrontends => (C::PolicyViolation, error.to_string()),

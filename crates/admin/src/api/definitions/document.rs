@@ -131,6 +131,10 @@ pub struct QueueSettings {
     consume_rate: Option<u32>,
     #[serde(skip_serializing_if = "is_default")]
     consume_burst: Option<u32>,
+    #[serde(skip_serializing_if = "is_default")]
+    dedup_window_ms: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    dedup_max: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -191,6 +195,8 @@ impl QueueSettings {
             dead_letter,
             consume_rate: queue.consume_rate,
             consume_burst: queue.consume_burst,
+            dedup_window_ms: queue.dedup_window_ms,
+            dedup_max: queue.dedup_max,
         }
     }
 
@@ -222,6 +228,8 @@ impl QueueSettings {
             dead_letter,
             consume_rate: self.consume_rate,
             consume_burst: self.consume_burst,
+            dedup_window_ms: self.dedup_window_ms,
+            dedup_max: self.dedup_max,
             ..QueueConfig::default()
         }
     }
@@ -757,6 +765,8 @@ mod tests {
             dead_letter: Some(DeadLetterAddress { exchange: "".into(), routing_key: Some("k".into()) }),
             consume_rate: Some(u32::MAX),
             consume_burst: Some(1),
+            dedup_window_ms: Some(1),
+            dedup_max: Some(1),
             ..QueueConfig::default()
         };
         let retry = Some(Backoff::Steps([1, 300].into()));

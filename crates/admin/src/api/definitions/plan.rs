@@ -264,5 +264,9 @@ fn room(broker: &Broker, new: &[NewTopic]) -> Result<(), TopicError> {
     if view.setting_bytes() + bytes > options.settings_max {
         return Err(TopicError::TooManySettings { most: options.settings_max });
     }
+    let ids: usize = new.iter().map(|topic| topic.config.dedup_bytes()).sum();
+    if view.dedup_bytes() + ids > options.dedup_max {
+        return Err(TopicError::TooManyMessageIds { most: options.dedup_max });
+    }
     Ok(())
 }

@@ -90,6 +90,8 @@ pub(crate) enum QueueChange {
     Expires(PartitionId, u32, u32, i64),
     /// Records were appended.
     Published(PartitionId, u32),
+    /// Records were appended of which these are not to be delivered: the queue had had messages of the same ids.
+    Repeated(PartitionId, u32, Vec<Range<u64>>),
     /// These records were appended, and the queue refused them: they are to be published elsewhere.
     Refused(PartitionId, Range<u64>),
     /// Its limits changed.
@@ -231,6 +233,12 @@ impl SubscriptionTable {
                     }
                     kept.note_expiry(first, count, expires_ms);
                 }
+            }
+            QueueChange::Repeated(id, count, again) => {
+                let number = subscription_of(id);
+                self.apply_one(number, &Operation::Published { count, transaction: None }, time_ms);
+                let (again, held_by, why) = (RangesBuffer::of(again), HeldBy::Any, Settlement::Dropped);
+                self.apply_one(number, &Operation::Settled { ranges: again.ranges(), held_by, why }, time_ms);
             }
             QueueChange::Published(id, count) => {
                 let published = Operation::Published { count, transaction: None };

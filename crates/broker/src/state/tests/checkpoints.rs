@@ -321,7 +321,7 @@ fn a_map_that_a_checkpoint_lacks_starts_empty_and_one_that_is_not_known_stops_th
 }
 
 /// Writes a checkpoint of a shard, and gives its page of what there is one of.
-fn write_checkpoint(state: &mut ShardState, pages: &MemPages) -> Vec<u8> {
+pub(super) fn write_checkpoint(state: &mut ShardState, pages: &MemPages) -> Vec<u8> {
     let cut = state.begin_checkpoint().unwrap();
     let mut batch = PageBatch::default();
     while state.capture() {}

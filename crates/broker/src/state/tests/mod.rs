@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod dead_letters;
+mod message_ids;
 mod references;
 mod subscriptions;
 

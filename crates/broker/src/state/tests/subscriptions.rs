@@ -28,6 +28,7 @@ pub(super) fn queue_settings(version: u64) -> PartitionSettings {
         message_ttl_ms: None,
         delivery_limit: None,
         retry: None,
+        dedup: None,
     };
     PartitionSettings { queue: Some(queue), ..settings(version) }
 }

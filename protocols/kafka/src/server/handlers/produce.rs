@@ -501,7 +501,9 @@ impl Beginning<'_> {
         data: PartitionProduceData,
     ) -> Result<(BatchCheck, AppendTarget), Refusal> {
         let target = AppendTarget::new(&self.client.caller, topic, data.index, self.acks, FrontendNo::NONE)?;
-        let target = target.with_facts_of(FactsOf(converter::facts));
+        let dedups = topic.config.queue().is_some_and(|queue| queue.dedup_window_ms.is_some());
+        let facts = if dedups { converter::facts_with_id } else { converter::facts };
+        let target = target.with_facts_of(FactsOf(facts));
         if is_internal(topic) {
             return Err(AppendRefusal::Internal.into());
         }
