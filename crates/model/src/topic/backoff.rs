@@ -8,6 +8,7 @@ use crate::stored::{DecodeError, take_count, take_u8};
 
 const STEPS: u8 = 0;
 const EXPONENTIAL: u8 = 1;
+const LINEAR: u8 = 2;
 
 /// How long a message waits before it is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,6 +21,13 @@ pub enum Backoff {
         first_ms: u32,
         /// The factor in percent; 200 doubles.
         percent: u32,
+        /// The longest delay in milliseconds.
+        longest_ms: u32,
+    },
+    /// The first delay, and as much more for each further retry, up to the longest.
+    Linear {
+        /// Milliseconds before the first retry.
+        first_ms: u32,
         /// The longest delay in milliseconds.
         longest_ms: u32,
     },
@@ -39,10 +47,12 @@ impl Backoff {
             Self::Exponential { first_ms, percent, longest_ms } => {
                 grown(*first_ms, *percent, retry.saturating_sub(1), *longest_ms)
             }
+            Self::Linear { first_ms, longest_ms } => first_ms.saturating_mul(retry.max(1)).min(*longest_ms),
         }
     }
 
-    /// Appends the stored form: 0 · list of milliseconds, or 1 · the first delay · the factor in percent · the longest delay.
+    /// Appends the stored form: 0 · list of milliseconds, 1 · the first delay · the factor in percent · the longest delay, or
+    /// 2 · the first delay · the longest delay.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Steps(steps) => {
@@ -53,6 +63,10 @@ impl Backoff {
             Self::Exponential { first_ms, percent, longest_ms } => {
                 out.push(EXPONENTIAL);
                 [first_ms, percent, longest_ms].into_iter().for_each(|number| put_u64(out, (*number).into()));
+            }
+            Self::Linear { first_ms, longest_ms } => {
+                out.push(LINEAR);
+                [first_ms, longest_ms].into_iter().for_each(|number| put_u64(out, (*number).into()));
             }
         }
     }
@@ -73,6 +87,7 @@ impl Backoff {
                 percent: take_u32(input)?,
                 longest_ms: take_u32(input)?,
             }),
+            LINEAR => Ok(Self::Linear { first_ms: take_u32(input)?, longest_ms: take_u32(input)? }),
             newer => Err(DecodeError::Version(newer)),
         }
     }
@@ -119,10 +134,25 @@ mod tests {
     }
 
     #[test]
+    fn linear_delays_grow_by_the_first_one_to_the_longest() {
+        let linear = |first_ms| Backoff::Linear { first_ms, longest_ms: 60_000 };
+        assert_eq!(
+            [0, 1, 2, 7, 61, u32::MAX].map(|n| linear(1_000).delay_ms(n)),
+            [1_000, 1_000, 2_000, 7_000, 60_000, 60_000]
+        );
+        assert_eq!(linear(90_000).delay_ms(1), 60_000);
+    }
+
+    #[test]
     fn it_keeps_its_stored_form() {
         let steps = Backoff::Steps([300, 5].into());
         let doubling = Backoff::Exponential { first_ms: 1, percent: 200, longest_ms: 300 };
-        for (backoff, golden) in [(steps, &[0, 2, 0xac, 2, 5][..]), (doubling, &[1, 1, 0xc8, 1, 0xac, 2])] {
+        let linear = Backoff::Linear { first_ms: 1, longest_ms: 300 };
+        for (backoff, golden) in [
+            (steps, &[0, 2, 0xac, 2, 5][..]),
+            (doubling, &[1, 1, 0xc8, 1, 0xac, 2]),
+            (linear, &[2, 1, 0xac, 2]),
+        ] {
             let mut bytes = Vec::new();
             backoff.encode(&mut bytes);
             assert_eq!(bytes, golden);
@@ -131,6 +161,6 @@ mod tests {
                 assert_eq!(Backoff::decode(&mut &golden[..len]), Err(DecodeError::Truncated), "{len}");
             }
         }
-        assert_eq!(Backoff::decode(&mut &[2, 0][..]), Err(DecodeError::Version(2)));
+        assert_eq!(Backoff::decode(&mut &[3, 0][..]), Err(DecodeError::Version(3)));
     }
 }

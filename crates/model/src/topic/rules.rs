@@ -164,7 +164,7 @@ impl TopicConfig {
             Some(Backoff::Steps(steps)) if !(1..=most).contains(&steps.len()) => {
                 format!("what comes back waits in 1 to {most} steps, not {}", steps.len())
             }
-            Some(Backoff::Exponential { first_ms: 0, .. }) => {
+            Some(Backoff::Exponential { first_ms: 0, .. } | Backoff::Linear { first_ms: 0, .. }) => {
                 "what comes back waits for 1 ms at the least".to_owned()
             }
             Some(Backoff::Exponential { percent, .. }) if *percent < 100 => {
@@ -172,7 +172,9 @@ impl TopicConfig {
                     "what comes back waits no less each time: expected 100 percent or more, not {percent}"
                 )
             }
-            Some(Backoff::Exponential { first_ms, longest_ms, .. }) if longest_ms < first_ms => {
+            Some(
+                Backoff::Exponential { first_ms, longest_ms, .. } | Backoff::Linear { first_ms, longest_ms },
+            ) if longest_ms < first_ms => {
                 format!(
                     "what comes back waits for {first_ms} ms at first, which is more than {longest_ms} ms, the longest"
                 )

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use sabir_broker::queue::{StartAt, SubscriptionSpec, SubscriptionStart};
-use sabir_model::{DeadLetterAddress, DedupLimit, Durability, Overflow, QueueConfig, TopicConfig};
+use sabir_model::{Backoff, DeadLetterAddress, DedupLimit, Durability, Overflow, QueueConfig, TopicConfig};
 
 use super::asking::RESERVED;
 use crate::wire::*;
@@ -30,6 +30,10 @@ const DELIVERY_LIMIT: &str = "x-delivery-limit";
 /// How fast a queue is consumed at most, which RabbitMQ has not.
 const CONSUME_RATE: &str = "x-consume-rate";
 const CONSUME_BURST: &str = "x-consume-burst";
+/// Whether a message that comes back waits, for how many milliseconds the first time, and for how many at the most.
+const RETRY_TYPE: &str = "x-delayed-retry-type";
+const RETRY_MIN: &str = "x-delayed-retry-min";
+const RETRY_MAX: &str = "x-delayed-retry-max";
 /// For how many milliseconds a message is dropped that has the id of an earlier one.
 const DEDUP_WINDOW: &str = "x-dedup-window";
 /// The most ids that are remembered for this.
@@ -46,6 +50,9 @@ const OF_TYPES: &[(&str, &[QueueType])] = &[
     (DELIVERY_LIMIT, &[QueueType::Quorum]),
     ("x-dead-letter-strategy", &[QueueType::Quorum]),
     ("x-quorum-initial-group-size", &[QueueType::Quorum]),
+    (RETRY_TYPE, &[QueueType::Quorum]),
+    (RETRY_MIN, &[QueueType::Quorum]),
+    (RETRY_MAX, &[QueueType::Quorum]),
     ("x-max-age", &[]),
     ("x-stream-max-segment-size-bytes", &[]),
     ("x-initial-cluster-size", &[]),
@@ -110,6 +117,7 @@ impl Declaration<'_> {
             self.check_quorum()?;
         }
         config.dead_letter = self.dead_letter()?;
+        config.retry = self.retry()?;
         for (name, value) in self.arguments {
             let Ok(name) = std::str::from_utf8(name.as_bytes()) else { continue };
             self.check_known(of, name)?;
@@ -122,6 +130,30 @@ impl Declaration<'_> {
             return Err(self.invalid(DEDUP_MAX, "expected x-dedup-window with it"));
         }
         Ok(config)
+    }
+
+    /// How long what comes back waits: so long for each time that it did, up to the longest.
+    fn retry(&self) -> Result<Option<Backoff>, ChannelException> {
+        let time_in = |name: &str| {
+            let time = |value| self.number(name, value, 1, u32::MAX.into());
+            let time = self.arguments.get(name).map(time).transpose()?;
+            Ok(time.map(|time| u32::try_from(time).expect("it is within these bounds")))
+        };
+        let (first_ms, longest_ms) = (time_in(RETRY_MIN)?, time_in(RETRY_MAX)?.unwrap_or(u32::MAX));
+        match self.arguments.get(RETRY_TYPE).map(text) {
+            None | Some(Some("disabled")) => return Ok(None),
+            Some(Some("all" | "failed")) => {}
+            Some(Some("returned")) => return Err(self.invalid(RETRY_TYPE, "that type is not there yet")),
+            Some(_) => {
+                return Err(self.invalid(RETRY_TYPE, "expected disabled, all, failed or returned"));
+            }
+        }
+        let first_ms =
+            first_ms.ok_or_else(|| self.invalid(RETRY_TYPE, "expected x-delayed-retry-min with it"))?;
+        if longest_ms < first_ms {
+            return Err(self.invalid(RETRY_MAX, "expected no less than x-delayed-retry-min"));
+        }
+        Ok(Some(Backoff::Linear { first_ms, longest_ms }))
     }
 
     /// Where its dead letters go.
@@ -580,6 +612,9 @@ mod tests {
             ("x-queue-leader-locator", FieldValue::LongStr(b"elsewhere")),
             ("x-max-in-memory-length", FieldValue::I32(-1)),
             // Those of other types.
+            ("x-delayed-retry-type", FieldValue::LongStr(b"all")),
+            ("x-delayed-retry-min", FieldValue::I32(1)),
+            ("x-delayed-retry-max", FieldValue::I32(1)),
             ("x-delivery-limit", FieldValue::I32(1)),
             ("x-quorum-initial-group-size", FieldValue::I32(1)),
             ("x-max-age", FieldValue::LongStr(b"1h")),
@@ -671,6 +706,35 @@ mod tests {
         assert!(of(&[quorum, ("x-delivery-limit", FieldValue::LongStr(b"5"))]).is_err());
         let unlimited = of(&[quorum, ("x-delivery-limit", FieldValue::I32(-1))]);
         assert_eq!(unlimited.unwrap().delivery_limit, None);
+    }
+
+    #[test]
+    fn how_long_a_quorum_queue_has_what_comes_back_wait_is_its_setting() {
+        let of = |items: &[(&str, FieldValue<'_>)]| {
+            let quorum = ("x-queue-type", FieldValue::LongStr(b"quorum"));
+            let config = declaration(table(&[&[quorum], items].concat()).as_table()).config(1000);
+            config
+                .map(|config| config.queue().unwrap().retry.clone())
+                .map_err(|refused| refused.text.to_string())
+        };
+        let kind = |name: &'static [u8]| ("x-delayed-retry-type", FieldValue::LongStr(name));
+        let (least, most) =
+            (("x-delayed-retry-min", FieldValue::I32(20)), ("x-delayed-retry-max", FieldValue::I32(300)));
+        let linear = |longest_ms| Ok(Some(Backoff::Linear { first_ms: 20, longest_ms }));
+        assert_eq!(of(&[kind(b"all"), least, most]), linear(300));
+        assert_eq!(of(&[kind(b"failed"), least]), linear(u32::MAX));
+        assert_eq!(of(&[kind(b"disabled"), least, most]), Ok(None));
+        assert_eq!(of(&[least, most]), Ok(None));
+        for (items, name) in [
+            (&[kind(b"returned"), least, most][..], "x-delayed-retry-type"),
+            (&[kind(b"some"), least], "x-delayed-retry-type"),
+            (&[kind(b"all")], "x-delayed-retry-type"),
+            (&[kind(b"all"), ("x-delayed-retry-min", FieldValue::I32(0))], "x-delayed-retry-min"),
+            (&[kind(b"all"), least, ("x-delayed-retry-max", FieldValue::I32(19))], "x-delayed-retry-max"),
+        ] {
+            let refused = of(items).unwrap_err();
+            assert!(refused.starts_with(&format!("invalid arg '{name}'")), "{refused}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Quorum queues, as they are on one node.
 
+use std::time::{Duration, Instant};
+
 use sabir_amqp::wire::*;
 
 use crate::node::{Client, Content, Node};
@@ -53,6 +55,46 @@ fn a_message_of_a_quorum_queue_says_how_often_it_was_given_back() {
     let mut client = node.open();
     let again = client.get("q", false).unwrap();
     assert!(matches!(count(&again), Some(FieldValue::I64(4 | 5))), "{again:?}");
+}
+
+#[test]
+fn a_message_that_comes_back_waits_longer_each_time_and_goes_after_the_last() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    client.declare("dead");
+    let waits = [
+        ("x-delayed-retry-type", FieldValue::LongStr(b"failed")),
+        ("x-delayed-retry-min", FieldValue::I32(120)),
+        ("x-delayed-retry-max", FieldValue::I32(200)),
+        ("x-delivery-limit", FieldValue::I32(2)),
+        ("x-dead-letter-exchange", FieldValue::LongStr(b"")),
+        ("x-dead-letter-routing-key", FieldValue::LongStr(b"dead")),
+    ];
+    declare(&mut client, "q", &waits);
+    client.publish("q", &["m"]);
+    let held = |client: &mut Client| {
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < Duration::from_secs(30));
+            match client.get("q", false) {
+                Some(got) => return got,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    };
+    let mut got = held(&mut client);
+    for wait in [120, 200] {
+        let delivery_tag = got.got().delivery_tag;
+        let began = Instant::now();
+        client.say(|out| out.arguments(1, &BasicReject { delivery_tag, requeue: true }));
+        got = held(&mut client);
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(wait), "{waited:?}");
+    }
+    let delivery_tag = got.got().delivery_tag;
+    client.say(|out| out.arguments(1, &BasicReject { delivery_tag, requeue: true }));
+    assert_eq!(client.get_soon("dead").unwrap().text(), "m");
 }
 
 #[test]

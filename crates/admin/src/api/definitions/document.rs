@@ -152,6 +152,7 @@ enum OverflowName {
 enum Retry {
     Steps { steps_ms: Vec<u32> },
     Exponential { first_ms: u32, percent: u32, longest_ms: u32 },
+    Linear { first_ms: u32, longest_ms: u32 },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,6 +178,7 @@ impl QueueSettings {
             Backoff::Exponential { first_ms, percent, longest_ms } => {
                 Retry::Exponential { first_ms, percent, longest_ms }
             }
+            Backoff::Linear { first_ms, longest_ms } => Retry::Linear { first_ms, longest_ms },
         });
         Self {
             single_active: queue.single_active,
@@ -210,6 +212,7 @@ impl QueueSettings {
             Retry::Exponential { first_ms, percent, longest_ms } => {
                 Backoff::Exponential { first_ms, percent, longest_ms }
             }
+            Retry::Linear { first_ms, longest_ms } => Backoff::Linear { first_ms, longest_ms },
         });
         QueueConfig {
             single_active: self.single_active,
@@ -772,7 +775,12 @@ mod tests {
         let retry = Some(Backoff::Steps([1, 300].into()));
         let waits = QueueConfig { retry, ..QueueConfig::default() };
         let steps = r#"{"retry":{"steps_ms":[1,300]}}"#;
-        for (queue, told) in [(QueueConfig::default(), Some("{}")), (full, None), (waits, Some(steps))] {
+        let retry = Some(Backoff::Linear { first_ms: 1, longest_ms: 300 });
+        let grows = QueueConfig { retry, ..QueueConfig::default() };
+        let linear = r#"{"retry":{"first_ms":1,"longest_ms":300}}"#;
+        let usual = QueueConfig::default();
+        for (queue, told) in [(usual, Some("{}")), (full, None), (waits, Some(steps)), (grows, Some(linear))]
+        {
             let text = serde_json::to_string(&QueueSettings::of(&queue)).unwrap();
             assert!(told.is_none_or(|told| text == told), "{text}");
             assert_eq!(serde_json::from_str::<QueueSettings>(&text).unwrap().config(), queue);
