@@ -112,12 +112,14 @@ class Refused(Exception):
 class Connection:
     """A client that waits for each answer."""
 
-    def __init__(self, address, timeout=45, receive_buffer=None):
+    def __init__(self, address, timeout=45, receive_buffer=None, source=None):
         host, _, port = address.rpartition(":")
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation = 0

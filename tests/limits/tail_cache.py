@@ -5,12 +5,14 @@ disk; in a control group it takes and gives much more than goes into that. The l
     tests/limits/tail_cache.py [CASE...]
 """
 
+import contextlib
 import gzip
 import pathlib
 import shutil
 import struct
 import sys
 import threading
+import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -47,8 +49,8 @@ class Node:
         shutil.rmtree(self.folder, ignore_errors=True)
         assert kind or (alive and code == 0), f"the broker ended with {code}: {self.broker.log_end()}"
 
-    def client(self):
-        return wire.Connection(self.broker.bootstrap, timeout=90)
+    def client(self, source=None):
+        return wire.Connection(self.broker.bootstrap, timeout=90, source=source)
 
     def metric(self, name):
         """The sum of a metric over its labels."""
@@ -185,11 +187,56 @@ def more_than_it_seems():
         print(f"      {group.figures()}", flush=True)
 
 
+ADDRESSES = 8
+# A batch of a few KiB that comes to as many MiB, and how many of it are in a request: it takes a processor for many seconds.
+INFLATED = 8 * MIB
+BATCHES = 1000
+LASTS = 15
+# A client beside them waited until their requests were late, which is after 30 s.
+BESIDE = 10
+
+
+def beside_long_requests():
+    """While clients of several addresses have the workers busy, and hold the memory for frames, a client that brings a large batch has its turn."""
+    record = b"\0" + wire.varint(0) + wire.varint(0) + wire.varint(-1) + wire.varint(INFLATED) + bytes(INFLATED) + wire.varint(0)
+    bomb = wire.batch_around(gzip.compress(wire.varint(len(record)) + record), 1, 1)
+    named = b"".join(struct.pack(">i", at % PARTITIONS) + wire.blob(bomb) for at in range(BATCHES))
+    request = struct.pack(">hhii", -1, -1, 30_000, 1) + wire.string("bombs") + struct.pack(">i", BATCHES) + named
+    until = time.monotonic() + LASTS
+
+    def attack(node, number):
+        with contextlib.suppress(OSError), node.client(f"127.0.1.{number + 1}") as client:
+            while time.monotonic() < until:
+                client.call(wire.PRODUCE, 7, request)
+
+    with control_group.of(256 * MIB) as group, Node("long-requests", group) as node:
+        try:
+            with node.client() as client:
+                client.create([("bombs", PARTITIONS, {"max.message.bytes": str(50 * MIB)}), ("beside", 1, {"compression.type": "zstd"})])
+            attacks = [threading.Thread(target=attack, args=(node, number)) for number in range(ADDRESSES)]
+            for thread in attacks:
+                thread.start()
+            time.sleep(2)
+            longest, count = 0, 0
+            with node.client("127.0.2.1") as client:
+                while time.monotonic() < until:
+                    began = time.monotonic()
+                    client.put("beside", 0, BATCH)
+                    longest, count = max(longest, time.monotonic() - began), count + 1
+            for thread in attacks:
+                thread.join()
+        finally:
+            assert group.killed() == 0, f"the kernel has killed {group.killed()} processes: {group.figures()}"
+        print(f"      {count} batches beside them, the longest {longest * 1000:.0f} ms; {group.figures()}", flush=True)
+        assert longest < BESIDE, f"a batch waited {longest:.1f} s"
+
+
 def main():
     suite = cases.Suite("tail-cache")
     suite.case("just-written-records-come-from-memory", just_written, limit=120)
     suite.case("a-control-group-of-128-mib", control_group_of_128_mib, limit=120)
     suite.case("requests-that-come-to-more-than-they-seem", more_than_it_seems, limit=120)
+    suite.case("a-large-batch-beside-long-requests", beside_long_requests, limit=120)
     suite.end()
 
 

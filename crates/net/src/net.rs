@@ -128,16 +128,17 @@ impl Net {
         let stop = CancellationToken::new();
         let start = |(i, share)| IoThread::start(i, share, stop.clone());
         let threads = shares.into_iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        let frame_memory = FrameMemory::new(options.frame_memory);
         Ok(Self {
             threads: Arc::new(threads),
+            workers: Workers::beside(&frame_memory),
             limits: Arc::new(Limits {
-                frame_memory: FrameMemory::new(options.frame_memory),
+                frame_memory,
                 handshake_timeout: options.handshake_timeout,
                 frame_timeout: options.frame_timeout,
                 write_timeout: options.write_timeout,
                 idle_timeout: options.idle_timeout,
             }),
-            workers: Workers::of_node(options.frame_memory),
             keepalive: options.keepalive,
             node_limit: Arc::new(NodeLimit::new(options.max_connections)),
             admissions: Mutex::default(),

@@ -7,6 +7,7 @@
 //! kept for others ([`MemoryPart`]) that is not free.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -58,11 +59,11 @@ impl Growing {
     }
 
     /// Whether a frame may have what is free although one before it waits: one that has begun, and of those that may have what is kept,
-    /// together as much as that.
-    fn may_pass(&self, id: u64, kept: usize) -> bool {
+    /// together as much as that, `whole` being what those of them have that are there whole and kept on.
+    fn may_pass(&self, id: u64, kept: usize, whole: usize) -> bool {
         let frame = &self.frames[&id];
         let passed = self.frames.values().filter(|frame| frame.passed).map(|frame| frame.claim);
-        let in_kept = || frame.part == MemoryPart::All && passed.sum::<usize>() + frame.claim <= kept;
+        let in_kept = || frame.part == MemoryPart::All && passed.sum::<usize>() + whole + frame.claim <= kept;
         frame.held > 0 || in_kept()
     }
 
@@ -124,7 +125,8 @@ impl GrowingGrant {
         let safe = growing.is_safe(self.id, wanted, total);
         let passes = growing.is_behind(self.id);
         let given = safe
-            && (!passes || growing.may_pass(self.id, total / KEPT_PART))
+            && (!passes
+                || growing.may_pass(self.id, total / KEPT_PART, memory.shared.passed.load(Ordering::SeqCst)))
             && Grant::hold(&mut self.grant, wanted, || memory.try_take_of(part, wanted));
         let frame = growing.frame(self.id);
         frame.waits = waits && safe && !given;
@@ -157,7 +159,9 @@ impl GrowingGrant {
 
     /// What it holds, to be kept for a frame that is there whole.
     pub(crate) fn into_grant(mut self) -> Option<Grant> {
-        self.grant.take()
+        let has_passed = self.memory.shared.growing.lock().frame(self.id).passed;
+        let grant = self.grant.take();
+        grant.map(|grant| if has_passed { grant.passed() } else { grant })
     }
 }
 
@@ -276,6 +280,24 @@ mod tests {
         assert!(GrowingGrant::new(&memory, MemoryPart::Common, 64).lack(29).is_some());
         assert!(GrowingGrant::new(&memory, MemoryPart::All, 44).lack(1).is_none());
         assert!(GrowingGrant::new(&memory, MemoryPart::All, 45).lack(1).is_some());
+    }
+
+    #[test]
+    fn what_passed_counts_for_as_long_as_it_is_kept() {
+        let memory = FrameMemory::new(64);
+        let others = memory.try_take(40).expect("fits");
+        let mut waits = GrowingGrant::new(&memory, MemoryPart::Common, 40);
+        assert!(waits.try_grow(1) && !waits.try_grow(40));
+        let known = || GrowingGrant::new(&memory, MemoryPart::All, 10);
+        let mut passes = known();
+        assert!(passes.try_grow(10));
+        let whole = passes.into_grant().expect("it has grown");
+        assert!(!known().try_grow(1), "ten of sixteen are used");
+        drop(whole);
+        let mut next = known();
+        assert!(next.try_grow(1));
+        drop((next, others));
+        assert!(waits.try_grow(40));
     }
 
     #[test]

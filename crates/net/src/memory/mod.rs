@@ -3,12 +3,15 @@
 mod growing;
 mod reads;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Context;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use self::growing::GrowingGrant;
@@ -47,13 +50,20 @@ struct Shared {
     reads: reads::Readers,
     /// How many wait because there is less left than they ask for.
     lacking: AtomicUsize,
+    /// The frames that wait, whatever for, with the moments at which they began to.
+    waiting: Mutex<BTreeSet<(Instant, u64)>>,
+    /// How many have waited.
+    waits: AtomicU64,
+    /// Bytes of grants of frames that passed others.
+    passed: AtomicUsize,
 }
 
 impl Shared {
     fn new(total: usize) -> Arc<Self> {
         let (granted, given_back, lacking) = (AtomicUsize::new(0), Notify::new(), AtomicUsize::new(0));
         let (growing, reads) = (growing::Frames::default(), reads::Readers::default());
-        Arc::new(Self { total, granted, given_back, growing, reads, lacking })
+        let (waiting, waits, passed) = (Mutex::default(), AtomicU64::new(0), AtomicUsize::new(0));
+        Arc::new(Self { total, granted, given_back, growing, reads, lacking, waiting, waits, passed })
     }
 
     fn kept(&self) -> usize {
@@ -73,7 +83,12 @@ impl Shared {
     }
 
     fn take(self: &Arc<Self>, part: MemoryPart, bytes: usize) -> Option<Grant> {
-        self.try_add(bytes, self.limit(part, bytes)).then(|| Grant { shared: self.clone(), bytes, part })
+        self.try_add(bytes, self.limit(part, bytes)).then(|| Grant {
+            shared: self.clone(),
+            bytes,
+            part,
+            passed: 0,
+        })
     }
 }
 
@@ -92,12 +107,17 @@ pub(crate) struct Waiting {
     memory: FrameMemory,
     given_back: Pin<Box<dyn Future<Output = ()>>>,
     lack: Option<Lack>,
+    place: (Instant, u64),
 }
 
 impl Waiting {
     /// Listens once it is asked.
     pub(crate) fn new(memory: &FrameMemory) -> Self {
-        Self { memory: memory.clone(), given_back: Box::pin(memory.clone().given_back()), lack: None }
+        let mut waiting = memory.shared.waiting.lock();
+        let place = (Instant::now(), memory.shared.waits.fetch_add(1, Ordering::Relaxed));
+        waiting.insert(place);
+        drop(waiting);
+        Self { memory: memory.clone(), given_back: Box::pin(memory.clone().given_back()), lack: None, place }
     }
 
     /// Whether something was given back since it was asked last; if so, it listens again once it is asked again. Else the task is woken then.
@@ -115,15 +135,30 @@ impl Waiting {
     }
 }
 
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.memory.shared.waiting.lock().remove(&self.place);
+    }
+}
+
 /// A part of the [`FrameMemory`], given back when dropped.
 #[derive(Debug)]
 pub struct Grant {
     shared: Arc<Shared>,
     bytes: usize,
     part: MemoryPart,
+    /// As many of them as a frame had that passed others which waited.
+    passed: usize,
 }
 
 impl Grant {
+    /// That of a frame which passed others: it counts among what did so for as long as it is kept.
+    fn passed(mut self) -> Self {
+        self.passed = self.bytes;
+        self.shared.passed.fetch_add(self.passed, Ordering::SeqCst);
+        self
+    }
+
     /// How many bytes it is good for.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -175,6 +210,7 @@ impl Shared {
 
 impl Drop for Grant {
     fn drop(&mut self) {
+        self.shared.passed.fetch_sub(self.passed, Ordering::SeqCst);
         self.shared.give_back(self.bytes);
     }
 }
@@ -216,7 +252,7 @@ impl FrameMemory {
     /// Room for `bytes`, if at least half of all is left beside them.
     pub fn try_take_of_plenty(&self, bytes: usize) -> Option<Grant> {
         let taken = self.shared.try_add(bytes, self.total() / 2);
-        taken.then(|| Grant { shared: self.shared.clone(), bytes, part: MemoryPart::Common })
+        taken.then(|| Grant { shared: self.shared.clone(), bytes, part: MemoryPart::Common, passed: 0 })
     }
 
     /// Room for what is little, if there is some now, out of a quarter as much beside the total: a connection that has little under way
@@ -243,6 +279,11 @@ impl FrameMemory {
             self.shared.lacking.fetch_add(1, Ordering::SeqCst);
             Lack(self.shared.clone())
         })
+    }
+
+    /// For how long the frame has waited that waits for longest; `None` if none does.
+    pub(crate) fn longest_wait(&self, now: Instant) -> Option<Duration> {
+        self.shared.waiting.lock().first().map(|(since, _)| now.saturating_duration_since(*since))
     }
 
     /// Bytes that are granted to what is little.
@@ -319,8 +360,8 @@ mod tests {
         assert!(held.resize(89) && memory.is_short());
     }
 
-    #[test]
-    fn what_is_lacking_counts_while_it_is_waited_for_and_no_longer() {
+    #[tokio::test]
+    async fn what_is_lacking_counts_while_it_is_waited_for_and_no_longer() {
         let memory = FrameMemory::new(100);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let (mut waiting, held) = (Waiting::new(&memory), memory.try_take(70).expect("fits"));

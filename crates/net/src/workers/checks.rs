@@ -2,10 +2,11 @@
 //! goes behind, and waits with its like.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckCost, CheckedBatch};
 
+use super::crowding::LongRequest;
 use super::turns::processor_time;
 use super::{Asker, JobCost, JobSize, Turn, Workers};
 
@@ -39,11 +40,20 @@ pub struct Checks {
     is_dear: bool,
     /// What a small check may take.
     cheap: Duration,
+    /// Once a worker has looked at some.
+    long: Option<LongRequest>,
 }
 
 impl From<Vec<BatchCheck>> for Checks {
     fn from(begun: Vec<BatchCheck>) -> Self {
-        Self { begun: begun.into(), tried: 0, worked: Duration::ZERO, is_dear: false, cheap: CHEAP }
+        Self {
+            begun: begun.into(),
+            tried: 0,
+            worked: Duration::ZERO,
+            is_dear: false,
+            cheap: CHEAP,
+            long: None,
+        }
     }
 }
 
@@ -51,6 +61,12 @@ impl Checks {
     /// Whether all are ended.
     pub fn is_empty(&self) -> bool {
         self.begun.is_empty()
+    }
+
+    /// Whether the request is to end with what is done of it: the workers have looked at it for long, no other has more left, and frames of others wait
+    /// for memory that it holds. To be asked between two [looks](Workers::check_next).
+    pub fn is_over(&self) -> bool {
+        self.long.as_ref().is_some_and(|long| long.is_over(self.begun.len(), Instant::now()))
     }
 
     /// What is to be done next.
@@ -199,6 +215,7 @@ impl Workers {
     /// Ends the next checks of a request, in order: one that takes much alone, small ones together. What comes of them is no more than a
     /// batch made anew, or slices of what came; it is to be appended before the next are ended. Nothing comes of none.
     pub async fn check_next(&self, checks: &mut Checks) -> Vec<Checked> {
+        checks.long.get_or_insert_with(|| self.shared.long.begin(Instant::now()));
         while !checks.is_empty() {
             let portion = checks.portion(self.check_memory());
             if portion.bytes == 0 {

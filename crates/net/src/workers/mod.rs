@@ -2,6 +2,7 @@
 
 mod askers;
 mod checks;
+mod crowding;
 mod memory;
 mod requests;
 mod turns;
@@ -13,10 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use self::askers::{Addresses, Asker};
 pub use self::checks::{Checked, Checks};
+use self::crowding::LongRequests;
 use self::memory::JobMemory;
 use self::requests::RequestTurns;
 pub use self::turns::Turn;
 use self::turns::{Stops, Turns};
+use crate::memory::FrameMemory;
 
 /// The node's threads for what decompresses and compresses, one for two processors, and for requests that are long. A job waits for
 /// memory with those of its size, and then takes turns with the others under way: of a size, the address goes first for which the workers have
@@ -83,14 +86,24 @@ struct Shared {
     requests: RequestTurns,
     addresses: Arc<Addresses>,
     stopped: Arc<AtomicBool>,
+    long: Arc<LongRequests>,
 }
 
 impl Workers {
     /// The workers of a node whose frames share `frame_memory` bytes. Jobs have a part of that beside them for each size, and no more than they can
     /// use: small, modest and medium ones a sixteenth, large ones three, slow ones four.
     pub fn of_node(frame_memory: usize) -> Self {
+        Self::new_on(LongRequests::new(None), frame_memory)
+    }
+
+    /// The same, beside that memory: where frames wait for it, requests that the workers look at for long are [over](Checks::is_over) early.
+    pub fn beside(frame_memory: &FrameMemory) -> Self {
+        Self::new_on(LongRequests::new(Some(frame_memory.clone())), frame_memory.total())
+    }
+
+    fn new_on(long: Arc<LongRequests>, frame_memory: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::new((processors / 2).max(1), processors, frame_memory)
+        Self::with((processors / 2).max(1), processors, frame_memory, long)
     }
 
     /// Bytes that all jobs have on such a node, beside the frames.
@@ -103,13 +116,19 @@ impl Workers {
         self.shared.memory_of(JobSize::Slow).kib as usize * 1024
     }
 
+    #[cfg(test)]
     fn new(turns: usize, processors: usize, frame_memory: usize) -> Self {
+        Self::with(turns, processors, frame_memory, LongRequests::new(None))
+    }
+
+    fn with(turns: usize, processors: usize, frame_memory: usize, long: Arc<LongRequests>) -> Self {
         let shared = Shared {
             memory: JobSize::ALL.map(|size| JobMemory::new(size, frame_memory)),
             turns: Turns::new(turns),
             requests: RequestTurns::new(processors),
             addresses: Arc::default(),
             stopped: Arc::default(),
+            long,
         };
         Self { shared: Arc::new(shared), asker: Arc::new(Asker::node()) }
     }

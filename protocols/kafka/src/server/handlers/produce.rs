@@ -86,10 +86,17 @@ impl Producing {
         }
         if let Stage::Checking { ended, checking } = &mut self.stage {
             let is_late = self.until.is_some_and(|until| until <= Instant::now());
-            if checking.as_mut().poll(cx).is_pending() && !is_late {
+            let is_over = checking.as_mut().poll(cx).is_ready();
+            if !is_over && !is_late {
                 return Poll::Pending;
             }
             let Ended { portions, refused, left } = std::mem::take(&mut *ended.lock());
+            if is_over && !left.as_slice().is_empty() {
+                let left = left.as_slice().len();
+                client.complain(format_args!(
+                    "{left} batches of a request that takes long are not looked at: others wait for memory (net.frame_memory)"
+                ));
+            }
             self.portions = portions;
             self.answer.refuse(client, refused);
             // Not appended, and never will be.
@@ -393,7 +400,7 @@ fn begin_with(
 }
 
 /// Has the workers look at what is long, and appends what they are done with as the shards have room: a request may hold far less than
-/// its batches come to in another codec.
+/// its batches come to in another codec. What is left where it is to end early stays among what has not ended.
 async fn finish(
     workers: Workers,
     broker: Broker,
@@ -401,7 +408,7 @@ async fn finish(
     mut places: std::vec::IntoIter<Place>,
     ended: Arc<Mutex<Ended>>,
 ) {
-    while !begun.is_empty() {
+    while !begun.is_empty() && !begun.is_over() {
         let checked = workers.check_next(&mut begun).await;
         let count = checked.len();
         let places: Vec<_> = places.by_ref().take(count).collect();
