@@ -16,6 +16,8 @@ use crate::shard::Shard;
 pub const STALLED: Duration = Duration::from_secs(5);
 /// How often it is said of a disk that it does not answer.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How long a disk that was full has space before that is said.
+const LASTS: Duration = Duration::from_secs(5);
 /// Free space that was learned longer ago than this is not known.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -156,23 +158,37 @@ pub(crate) fn tell_need(shards: &[Arc<Shard>]) {
     }
 }
 
-/// Whether it was said that a disk is full, and when.
+/// Whether it was said that a disk is full, and when. The last thing that was said is so: that it is full is said at once, and its end once that lasts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ToldFull {
     full: bool,
+    /// When it was last said that it is full.
     last: Option<Instant>,
+    /// Whether it had been said before within a minute.
+    is_again: bool,
+    /// Since when there has been space.
+    space_since: Option<Instant>,
 }
 
 impl ToldFull {
-    /// Whether it is to be said that the disk is full now, or not any more: of one that is so again and again, once a minute.
+    /// Whether it is to be said that the disk is full now, or not any more: the latter of one that is so again and again once it has not been for a
+    /// minute.
     fn news(&mut self, full: bool, now: Instant) -> Option<bool> {
-        let soon = full && self.last.is_some_and(|last| now < last + AGAIN);
-        if full == self.full || soon {
-            return None;
+        if full {
+            self.space_since = None;
+            return (!self.full).then(|| self.begin(now));
         }
-        self.full = full;
-        self.last = if full { Some(now) } else { self.last };
-        Some(full)
+        let since = *self.space_since.get_or_insert(now);
+        let lasts = if self.is_again { AGAIN } else { LASTS };
+        let over = self.full && now >= since + lasts;
+        self.full &= !over;
+        over.then_some(false)
+    }
+
+    fn begin(&mut self, now: Instant) -> bool {
+        self.is_again = self.last.is_some_and(|last| now < last + AGAIN);
+        (self.full, self.last) = (true, Some(now));
+        true
     }
 
     /// Looks at a shard, and says in the log what is to be said.
@@ -187,6 +203,14 @@ impl ToldFull {
             }
             Some(false) => info!(shard = %shard.id, free_bytes, "the disk is not full any more"),
             None => {}
+        }
+    }
+
+    /// The last look: nobody is there who would say later that there has been space.
+    pub(crate) fn look_last(&mut self, shard: &Shard) {
+        self.look(shard);
+        if self.full && self.space_since.is_some() {
+            info!(shard = %shard.id, free_bytes = shard.free.get(), "the disk is not full any more");
         }
     }
 }
@@ -225,19 +249,26 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_full_again_and_again_is_told_of_once_a_minute() {
+    fn what_was_said_last_of_a_full_disk_is_so_and_not_said_all_the_time() {
         let (mut told, start) = (ToldFull::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(told.news(false, at(0)), None);
         assert_eq!(told.news(true, at(1)), Some(true));
         assert_eq!(told.news(true, at(100)), None);
-        assert_eq!(told.news(false, at(101)), Some(false));
-        assert_eq!(told.news(true, at(102)), Some(true));
-        assert_eq!(told.news(false, at(103)), Some(false));
-        for seconds in [104, 106, 161] {
-            assert_eq!(told.news(true, at(seconds)), None);
-            assert_eq!(told.news(false, at(seconds)), None, "nobody was told that it was");
+        assert_eq!((told.news(false, at(101)), told.news(false, at(105))), (None, None));
+        assert_eq!(told.news(true, at(106)), None, "there was space for a moment");
+        assert_eq!((told.news(false, at(107)), told.news(false, at(112))), (None, Some(false)));
+        assert_eq!(told.news(true, at(113)), Some(true));
+        assert_eq!((told.news(false, at(114)), told.news(false, at(119))), (None, Some(false)));
+        // Within a minute.
+        assert_eq!(told.news(true, at(121)), Some(true), "it is said at once however often it is so");
+        for seconds in (122..=400).step_by(30) {
+            assert_eq!((told.news(false, at(seconds)), told.news(false, at(seconds + 28))), (None, None));
+            assert_eq!(told.news(true, at(seconds + 29)), None);
         }
-        assert_eq!(told.news(true, at(162)), Some(true));
+        assert_eq!((told.news(false, at(430)), told.news(false, at(489))), (None, None));
+        assert_eq!(told.news(false, at(490)), Some(false));
+        assert_eq!(told.news(true, at(491)), Some(true));
+        assert_eq!((told.news(false, at(492)), told.news(false, at(497))), (None, Some(false)));
     }
 }

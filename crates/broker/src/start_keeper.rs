@@ -47,7 +47,7 @@ impl Drop for StartKeeper {
         self.ticker = None;
         // What waited may have been written just now.
         let Watched { shards, progress, .. } = &mut *self.watched.lock();
-        shards.iter_mut().for_each(|(shard, told)| told.look(shard));
+        shards.iter_mut().for_each(|(shard, told)| told.look_last(shard));
         progress.set_full(false);
     }
 }

@@ -142,6 +142,14 @@ impl PooledSegments {
         self.next_file += 1;
         self.next_file - 1
     }
+
+    /// Gives back the number of a file that there was no space for: it is tried again and again, and numbers would run up. Another may have
+    /// been taken since.
+    fn give_file_number_back(&mut self, number: u32) {
+        if self.next_file == number + 1 {
+            self.next_file = number;
+        }
+    }
 }
 
 impl SegmentPool {
@@ -187,7 +195,8 @@ impl SegmentPool {
                 Some(file) => file,
                 None => {
                     let number = pooled.take_file_number();
-                    self.create(number)?
+                    let made = self.create(number);
+                    made.inspect_err(|error| Self::note_unused(pooled, number, error))?
                 }
             };
             self.number(pooled, file)
@@ -236,6 +245,13 @@ impl SegmentPool {
         made
     }
 
+    /// A file was not made. Its name may be left over, unless it was a shortage.
+    fn note_unused(pooled: &mut PooledSegments, number: u32, error: &DiskError) {
+        if error.is_shortage() {
+            pooled.give_file_number_back(number);
+        }
+    }
+
     /// Says once what segments lack. A lack of space or descriptors is logged where these are measured.
     fn note_exhausted(&self, lack: Option<&DiskError>) {
         *self.lack.lock() = lack.cloned();
@@ -267,8 +283,10 @@ impl SegmentPool {
             let number = self.pooled.lock().take_file_number();
             match self.create(number) {
                 Ok(file) => self.change(|pooled| pooled.raw.push(file)),
-                Err(error) if error.is_shortage() => return Ok(Prepared::Short),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.change(|pooled| Self::note_unused(pooled, number, &error));
+                    return if error.is_shortage() { Ok(Prepared::Short) } else { Err(error) };
+                }
             }
         }
         self.note_exhausted(None);

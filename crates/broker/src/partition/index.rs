@@ -194,9 +194,16 @@ impl Index {
         self.open().iter().position(|run| run.next() > from && run.max_ts >= ts).map(Place::Open)
     }
 
-    /// The lowest block that a listed run, or its overlay, may lie in.
-    pub(crate) fn first_block(&self) -> Option<Sequence> {
-        let pages = self.closed.iter().map(|page| page.min_block);
+    /// The closed page that lies below `log_start` in part; nothing is listed that does wholly, so that there is one at the most.
+    pub(crate) fn cut_page(&self, log_start: Offset) -> Option<PageRef> {
+        self.closed.first().filter(|page| page.first < log_start).copied()
+    }
+
+    /// The lowest block that a listed run, or its overlay, lies in, but for the runs of the cut page: which of those are below `log_start`
+    /// is not said here.
+    pub(crate) fn first_block_behind_cut(&self, log_start: Offset) -> Option<Sequence> {
+        let whole = usize::from(self.cut_page(log_start).is_some());
+        let pages = self.closed[whole..].iter().map(|page| page.min_block);
         pages.chain(self.open.first_block()).min()
     }
 

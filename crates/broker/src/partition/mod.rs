@@ -147,9 +147,16 @@ impl PartitionState {
         due.filter(|due| *due > self.log_start)
     }
 
-    /// The lowest block that a record kept here, or an overlay, may lie in; `None` where there is none.
-    pub(crate) fn first_block(&self) -> Option<Sequence> {
-        self.index.first_block()
+    /// The closed page that the log start lies in, if it lies in one. How low the blocks are of what is kept of it, its runs say alone
+    /// ([`Runs::first_block_from`]).
+    pub(crate) fn cut_page(&self) -> Option<PageRef> {
+        self.index.cut_page(self.log_start)
+    }
+
+    /// The lowest block that a record kept here, or an overlay, lies in, but for those of the [cut page](Self::cut_page); `None` where there
+    /// is none.
+    pub(crate) fn first_block_behind_cut(&self) -> Option<Sequence> {
+        self.index.first_block_behind_cut(self.log_start)
     }
 }
 

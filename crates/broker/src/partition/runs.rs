@@ -99,9 +99,15 @@ impl Runs {
 
     /// The lowest block in which a run or an overlay lies.
     pub(super) fn first_block(&self) -> Option<Sequence> {
-        let details = self.details.iter().flat_map(|details| &details.0);
-        let overlays = details.filter_map(|(_, detail)| detail.overlay).map(|overlay| overlay.block);
-        self.list.iter().map(|run| run.block).chain(overlays).min()
+        self.first_block_from(Offset::ZERO)
+    }
+
+    /// The same of the runs that do not lie wholly below an offset. Any of them may have it: a reference may be to an older block than those of
+    /// the runs before it.
+    pub(crate) fn first_block_from(&self, offset: Offset) -> Option<Sequence> {
+        let kept = self.list.partition_point(|run| run.next() <= offset);
+        let overlay = |run: &Run| Some(self.detail(run)?.overlay?.block);
+        self.list[kept..].iter().flat_map(|run| std::iter::once(run.block).chain(overlay(run))).min()
     }
 
     /// A list of runs.

@@ -34,6 +34,15 @@ fn append(partition: &mut PartitionState, spill: &mut Spill, run: Run) -> i64 {
     partition.append(ID, run, None, LeaderEpoch(1), spill).unwrap().0
 }
 
+/// The lowest block in which something kept lies, as who reads the cut page finds it.
+fn first_block(partition: &PartitionState, spill: &Spill) -> Option<Sequence> {
+    let cut = partition.cut_page().and_then(|page| {
+        let runs = decode_runs(&spill.get(&SpillKey::index(ID, page.first)).unwrap()).unwrap();
+        runs.first_block_from(partition.log_start)
+    });
+    cut.into_iter().chain(partition.first_block_behind_cut()).min()
+}
+
 fn stored(partition: &PartitionState) -> Vec<u8> {
     let mut out = Vec::new();
     partition.encode(&mut out);
@@ -72,17 +81,20 @@ fn history_closes_into_pages_and_goes_with_the_log_start() {
     assert_eq!(runs.len(), PAGE_RUNS);
     assert_eq!((runs[0].base, runs[PAGE_RUNS - 1].next()), (pages[1].first, pages[1].next));
     assert_eq!(runs[0].block, pages[1].min_block);
-    assert_eq!(partition.first_block(), Some(Sequence(1)));
+    assert_eq!(first_block(&partition, &spill), Some(Sequence(1)));
 
     // Into the second page: the first one goes.
     let to = Offset(pages[1].first.0 + 1);
     partition.move_log_start(ID, to, &mut spill);
     assert_eq!(partition.index.closed().len(), 2);
     assert_eq!(spill.get(&SpillKey::index(ID, pages[0].first)), None);
-    assert_eq!(partition.first_block(), Some(Sequence(257)));
+    assert_eq!(partition.first_block_behind_cut(), Some(Sequence(513)), "the page that is cut says it alone");
+    assert_eq!(first_block(&partition, &spill), Some(Sequence(257)), "its first run has more records");
+    partition.move_log_start(ID, Offset(to.0 + 2), &mut spill);
+    assert_eq!(first_block(&partition, &spill), Some(Sequence(258)));
     assert_eq!(partition.bytes, 10 * 744);
     partition.move_log_start(ID, partition.next, &mut spill);
-    assert_eq!((partition.bytes, partition.first_block()), (0, None));
+    assert_eq!((partition.bytes, first_block(&partition, &spill)), (0, None));
     assert_eq!(partition.index.find(Offset(0)), None);
 }
 
@@ -298,6 +310,43 @@ proptest! {
         prop_assert_eq!(runs.last().map_or(partition.next, Run::next), partition.next);
     }
 
+    /// References lie in older blocks than what stands before them, and their overlays in others.
+    #[test]
+    fn the_first_block_is_the_lowest_of_all_runs_that_are_kept(
+        steps in prop::collection::vec((0u64..3, 1u32..9, 0u8..4, 0u64..400, 0u64..400), 0..1200),
+        moves in prop::collection::vec(0i64..6000, 1..9),
+    ) {
+        let (mut partition, mut spill) = (partition(), Spill::default());
+        let (mut block, mut all) = (400, Vec::new());
+        for (step, records, kind, back, overlay_back) in steps {
+            block += step;
+            let is_reference = kind == 0;
+            let lies = Sequence(if is_reference { block - back } else { block });
+            let kind = if is_reference { RunKind::Reference } else { RunKind::Whole };
+            let overlay = OverlayPlace { block: Sequence(block - overlay_back), offset: 32, len: 7 };
+            let overlay = (is_reference && overlay_back % 2 == 0).then_some(overlay);
+            let detail = RunDetail { overlay, source: None }.said();
+            let run = Run { kind, ..run(lies.0, 32, 10, records, 1) };
+            partition.append(ID, run, detail.as_ref(), LeaderEpoch(1), &mut spill).unwrap();
+            let lowest = overlay.map_or(lies, |overlay| overlay.block.min(lies));
+            all.push((partition.next, lowest));
+        }
+        let mut moves = moves;
+        moves.sort_unstable();
+        for to in moves {
+            let to = Offset(to.min(partition.next.0));
+            if to > partition.log_start {
+                partition.move_log_start(ID, to, &mut spill);
+            }
+            let kept = all.iter().filter(|(next, _)| *next > partition.log_start);
+            let lowest = kept.map(|(_, lowest)| *lowest).min();
+            prop_assert_eq!(first_block(&partition, &spill), lowest);
+            // As a start finds it.
+            partition = PartitionState::decode(&stored(&partition)).unwrap();
+            prop_assert_eq!(first_block(&partition, &spill), lowest);
+        }
+    }
+
     #[test]
     fn any_bytes_are_a_partition_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = PartitionState::decode(&bytes);
@@ -358,14 +407,14 @@ fn an_overlay_counts_in_the_size_and_keeps_its_block() {
     let detail = RunDetail { overlay, source: None };
     let reference = Run { kind: RunKind::Reference, ..run(7, 32, 70, 3, 4) };
     partition.append(ID, reference, Some(&detail), LeaderEpoch(1), &mut spill).unwrap();
-    assert_eq!((partition.bytes, partition.first_block()), (380, Some(Sequence(4))));
+    assert_eq!((partition.bytes, first_block(&partition, &spill)), (380, Some(Sequence(4))));
     let by_size = |retention_bytes| {
         let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes, queue: None };
         PartitionState { settings, ..partition.clone() }.retention_due(0).map(|offset| offset.0)
     };
     assert_eq!((by_size(370), by_size(371)), (Some(1), None));
     partition.move_log_start(ID, Offset(1), &mut spill);
-    assert_eq!((partition.bytes, partition.first_block()), (370, Some(Sequence(4))));
+    assert_eq!((partition.bytes, first_block(&partition, &spill)), (370, Some(Sequence(4))));
     // A closed page says it, too.
     for block in 0..400 {
         append(&mut partition, &mut spill, run(2 * block + 20, 32, 10, 1, 1));
@@ -373,7 +422,7 @@ fn an_overlay_counts_in_the_size_and_keeps_its_block() {
     let page = partition.index.closed()[0];
     assert_eq!((page.min_block, page.bytes), (Sequence(4), 370 + 10 * (PAGE_RUNS as u64 - 2)));
     partition.move_log_start(ID, Offset(4), &mut spill);
-    assert_eq!(partition.first_block(), Some(Sequence(4)), "a page goes as a whole");
+    assert_eq!(first_block(&partition, &spill), Some(Sequence(20)), "the overlay goes with its run");
     partition.move_log_start(ID, page.next, &mut spill);
-    assert!(partition.first_block() > Some(Sequence(20)));
+    assert!(first_block(&partition, &spill) > Some(Sequence(20)));
 }

@@ -153,7 +153,7 @@ impl Shard {
     }
 
     /// Gets a page from the page store; `None` if it was deleted. Blocking.
-    pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<Runs>>, ReadError> {
+    pub(crate) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<Runs>>, ReadError> {
         let page = match self.stored_page(key)? {
             Some(page) => page,
             // What was let go of while it was read is gone; what came again since is in memory.

@@ -1,20 +1,20 @@
 //! Checkpoints: the projections as pages, so that a start need not replay everything.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use sabir_journal::disk::DiskError;
 use sabir_journal::pages::{PageBatch, PageError, PageRoom};
-use sabir_journal::{Priority, SegmentInfo, SegmentNo, StorageError};
-use sabir_model::{PartitionId, Sequence};
+use sabir_journal::{Priority, SegmentNo, StorageError};
+use sabir_model::Sequence;
 use tracing::{debug, error, warn};
 
 use super::Shard;
+use super::dead_segments::SegmentKeepers;
 use super::tables::StoredTables;
 use crate::entry::LogStartsMoved;
-use crate::state::{Counters, Cut, ShardState};
+use crate::state::{Counters, Cut};
 
 /// How often dead segments are looked for while there is space.
 const LOOK: Duration = Duration::from_secs(5);
@@ -48,8 +48,8 @@ pub(super) struct Checkpointer {
     replayed: Counters,
     /// How many bytes had been changed then.
     changes: u64,
-    /// For each segment a partition found to have records in it: asked first the next time.
-    witnesses: BTreeMap<SegmentNo, PartitionId>,
+    /// What is known of who keeps which segment.
+    keepers: SegmentKeepers,
     /// When dead segments were last looked for.
     looked: Option<Instant>,
     /// How many were given up in a row, and when the next one is tried.
@@ -155,7 +155,7 @@ impl Shard {
         }
         // Other programs may have had what the last checkpoint was to have: then one of the journal's own goes for it, of those that it has in
         // reserve for what makes space.
-        let frees = checkpointer.failures > 0 && !self.dead_segments(checkpointer).is_empty();
+        let frees = checkpointer.failures > 0 && !self.dead_segments(&mut checkpointer.keepers).is_empty();
         let given = match self.journal.give_back_segment() {
             Ok(false) if frees => self.journal.give_back_reserved_segment(),
             given => given,
@@ -238,7 +238,7 @@ impl Shard {
             return false;
         }
         checkpointer.looked = Some(Instant::now());
-        let dead = self.dead_segments(checkpointer).len() as u64;
+        let dead = self.dead_segments(&mut checkpointer.keepers).len() as u64;
         dead > 0 && (needed || dead * self.settings.segment_bytes >= self.settings.checkpoint_bytes)
     }
 
@@ -249,7 +249,7 @@ impl Shard {
             return;
         }
         let Some(last) = self.journal.segments().pop() else { return };
-        if self.is_dead(&last, checkpointer) && self.journal.leave_segment(last.last) {
+        if self.is_dead(&last, &mut checkpointer.keepers) && self.journal.leave_segment(last.last) {
             debug!(shard = %self.id, segment = %last.no, "left before it is full: no record in it is kept");
             self.propose_quietly(&LogStartsMoved { moves: Vec::new() });
             self.submit();
@@ -271,10 +271,11 @@ impl Shard {
     }
 
     fn try_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
-        let dead = self.dead_segments(checkpointer);
+        let dead = self.dead_segments(&mut checkpointer.keepers);
         let (cut, counters) = {
             let mut state = self.state.write();
-            // Should this fail they are dead all the same, and found to be so again.
+            // They are dead still: log starts only move on, and nothing refers to a record that is not kept. Should this fail they are
+            // found to be so again.
             dead.iter().for_each(|no| state.partitions.usage.forget(*no));
             let cut = state.begin_checkpoint().ok_or(CheckpointError::HalfApplied)?;
             (cut, state.counters)
@@ -287,6 +288,7 @@ impl Shard {
             return Err(error);
         }
         state.checkpoint_committed();
+        checkpointer.keepers.tidy(&state);
         drop(state);
         checkpointer.tables.committed();
         self.journal.checkpoint_committed();
@@ -330,39 +332,4 @@ impl Shard {
         transaction.put(&portion)?;
         Ok(transaction.commit()?)
     }
-
-    /// Closed segments without a record that a partition keeps.
-    fn dead_segments(&self, checkpointer: &mut Checkpointer) -> Vec<SegmentNo> {
-        if !self.settings.recycle {
-            return Vec::new();
-        }
-        let segments = self.journal.segments();
-        let there = |no: &SegmentNo| segments.iter().any(|segment| segment.no == *no);
-        checkpointer.witnesses.retain(|no, _| there(no));
-        let closed = segments.into_iter().filter(|segment| segment.closed);
-        closed.filter(|segment| self.is_dead(segment, checkpointer)).map(|segment| segment.no).collect()
-    }
-
-    fn is_dead(&self, segment: &SegmentInfo, checkpointer: &mut Checkpointer) -> bool {
-        let state = self.state.read();
-        let witness = checkpointer.witnesses.get(&segment.no);
-        if segment.last > state.applied || witness.is_some_and(|id| has_records(&state, *id, segment)) {
-            return false;
-        }
-        if state.lowest_block().is_some_and(|first| first <= segment.last) {
-            return false;
-        }
-        let mut partitions = state.partitions.usage.of(segment.no).into_iter().flat_map(|set| set.iter());
-        let witness = partitions.find(|id| has_records(&state, *id, segment));
-        witness.is_none_or(|id| {
-            checkpointer.witnesses.insert(segment.no, id);
-            false
-        })
-    }
-}
-
-/// Whether a partition may keep a record in a segment where it had one.
-fn has_records(state: &ShardState, id: PartitionId, segment: &SegmentInfo) -> bool {
-    let first = state.partition(id).and_then(|partition| partition.first_block());
-    first.is_some_and(|first| first <= segment.last)
 }

@@ -14,6 +14,7 @@ mod apply_path;
 mod checkpoint;
 mod commit;
 mod crowd;
+mod dead_segments;
 mod drive;
 mod late;
 mod leadership;

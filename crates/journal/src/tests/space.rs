@@ -309,6 +309,12 @@ fn limits_of_the_options_are_kept_like_a_full_disk() {
         assert!(id < 100);
     }
     assert_eq!(segment_files(&rig.disk), 5);
+    // What is tried again and again has the same name each time.
+    for _ in 0..50 {
+        assert_eq!(rig.journal.prepare().unwrap(), Prepared::Short);
+    }
+    let lack = rig.journal.lack().unwrap().to_string();
+    assert!(lack.contains("segment-000006"), "{lack}");
 
     let disk = SimDisk::new(8);
     disk.set_capacity(8192 + 10 * SEGMENT);

@@ -335,7 +335,7 @@ fn a_fragmented_batch_is_visible_with_its_end_and_dropped_with_its_term() {
     assert_eq!(shard.one(&fragmented(4, 3)).first().unwrap().base_offset, Offset(0));
     let partition = shard.state.partition(PartitionId(1)).unwrap();
     assert_eq!((partition.next, partition.bytes, partition.fragmented.len()), (Offset(7), 300, 1));
-    assert_eq!(partition.first_block(), Some(Sequence(2)));
+    assert_eq!(partition.first_block_behind_cut(), Some(Sequence(2)));
     assert_eq!(shard.state.lowest_block(), None);
     assert_eq!(shard.one(&fragmented(4, 3)).first(), Err(ShardFailure::NotLeader.into()), "used up");
 

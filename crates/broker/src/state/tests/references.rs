@@ -30,7 +30,7 @@ fn references_show_stored_records_elsewhere() {
     // Not in one that is not applied.
     let later = Sequence(shard.sequence.0 + 9);
     assert_eq!(shard.one(&reference(later)).first(), Err(AppendError::InvalidReference));
-    let first = shard.state.partition(PartitionId(2)).unwrap().first_block();
+    let first = shard.state.partition(PartitionId(2)).unwrap().first_block_behind_cut();
     assert_eq!(first, Some(run.block), "what is referred to is kept");
 }
 
@@ -76,7 +76,7 @@ fn an_overlay_is_where_its_entry_brought_it_and_keeps_that_block_and_segment() {
     assert_eq!(detail(&shard, 2, 1).overlay, Some(overlay));
     let moved = LogStartsMoved { moves: vec![(PartitionId(2), Offset(1))] };
     shard.one(&moved).unwrap();
-    assert_eq!(shard.state.partition(PartitionId(2)).unwrap().first_block(), Some(Sequence(2)));
+    assert_eq!(shard.state.partition(PartitionId(2)).unwrap().first_block_behind_cut(), Some(Sequence(2)));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_block_is_kept_that_nothing_but_an_overlay_needs() {
     (body.extent.block, body.targets) = (later, vec![PartitionId(3)]);
     shard.one(&body).first().unwrap();
     shard.one(&LogStartsMoved { moves: vec![(PartitionId(3), Offset(1))] }).unwrap();
-    assert_eq!(shard.state.partition(PartitionId(3)).unwrap().first_block(), Some(brought_in));
+    assert_eq!(shard.state.partition(PartitionId(3)).unwrap().first_block_behind_cut(), Some(brought_in));
     assert!(brought_in < later);
 }
 
