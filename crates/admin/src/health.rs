@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use sabir_broker::{Damage, DamageCause, STALLED, ShardStats, Stats};
+use sabir_broker::{Damage, DamageCause, DelayedStats, STALLED, ShardStats, Stats};
 use sabir_model::TopicId;
 
 use crate::{Admin, State};
@@ -101,18 +101,49 @@ fn full_disk(shard: &ShardStats) -> String {
     format!("shard {}: its disk is full{free}; it answers reads{}", shard.shard, what_helps(shard))
 }
 
-/// Whether deletes make room: they wait behind a block that waits for space; and where the journal has too few segments, the one that is written to
-/// is all that could be freed, and is not while a record in it is kept.
-fn what_helps(shard: &ShardStats) -> &'static str {
-    match (shard.waits_for_space, shard.lacks_segments) {
+/// Whether deletes make room: they wait behind a block that waits for space; where the journal has too few segments, the one that is written to
+/// is all that could be freed, and is not while a record in it is kept; nor is a segment that holds a delayed message. And what waits for that room.
+fn what_helps(shard: &ShardStats) -> String {
+    let DelayedStats { messages, left, in_each_segment } = shard.delayed;
+    let delayed =
+        || format!("{}, the last of which is due in {}", counted(messages, "delayed message"), rough(left));
+    let helps = match (shard.waits_for_space, shard.lacks_segments) {
         (true, _) => {
-            ". What its journal writes waits for space, and even deletes wait behind it: make some by removing what is not the broker's"
+            ". What its journal writes waits for space, and even deletes wait behind it: make some by removing what is not the broker's".into()
         }
         (_, true) => {
             " and takes deletes. They make no room while any record is kept, for its journal lacks segments: give the disk more space, or lower \
              data.keep_free"
+                .into()
         }
-        _ => " and takes deletes, which make room",
+        _ if in_each_segment => format!(
+            " and takes deletes. Deletes of records make no room now, for each segment of its journal holds some of {}: delete their exchange, or give the \
+             disk more space",
+            delayed()
+        ),
+        _ if messages > 0 => {
+            format!(" and takes deletes, which make room, but for segments that hold some of {}", delayed())
+        }
+        _ => " and takes deletes, which make room".to_owned(),
+    };
+    match shard.waiting_dead_letters {
+        0 => helps,
+        waiting => format!("{helps}. There wait for room: {}", counted(waiting, "dead letter")),
+    }
+}
+
+fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A time in its two largest units.
+fn rough(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
     }
 }
 
@@ -249,6 +280,27 @@ mod tests {
         for lacks_segments in [false, true] {
             assert_eq!(told(lacks_segments, true), format!("{full}. {waits}\n"));
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_delayed_messages_hold_and_which_dead_letters_wait() {
+        let told = |delayed, waiting_dead_letters| {
+            let shard = ShardStats { full: true, delayed, waiting_dead_letters, ..ShardStats::default() };
+            Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |id| id.to_string()).text()
+        };
+        let full = "ready\nshard 0: its disk is full; it answers reads and takes deletes";
+        let left = Duration::from_secs(86_400 + 3 * 3_600 + 59);
+        let some = DelayedStats { messages: 40, left, in_each_segment: false };
+        let but = "which make room, but for segments that hold some of 40 delayed messages, the last of which is due in 1 d 3 h";
+        assert_eq!(told(some, 0), format!("{full}, {but}\n"));
+        let waits = "There wait for room: 1 dead letter";
+        assert_eq!(told(some, 1), format!("{full}, {but}. {waits}\n"));
+        assert_eq!(told(DelayedStats::default(), 1), format!("{full}, which make room. {waits}\n"));
+        let one = DelayedStats { messages: 1, left: Duration::from_secs(61), in_each_segment: true };
+        let none = "Deletes of records make no room now, for each segment of its journal holds some of 1 delayed message, the last of which is due in \
+                    1 min 1 s: delete their exchange, or give the disk more space";
+        assert_eq!(told(one, 0), format!("{full}. {none}\n"));
+        assert_eq!(told(one, 12), format!("{full}. {none}. There wait for room: 12 dead letters\n"));
     }
 
     #[test]

@@ -187,6 +187,11 @@ const GAUGES: &[Gauge] = &[
     ("sabir_shard_sequence", "The last block applied.", |s| s.applied.0),
     ("sabir_shard_stopped", "Whether the shard's storage failed.", |s| s.stopped.into()),
     ("sabir_shard_full", "Whether the shard's disk is full.", |s| s.full.into()),
+    (
+        "sabir_waiting_dead_letters",
+        "Messages that queues gave up and that wait to be published elsewhere.",
+        |s| s.waiting_dead_letters,
+    ),
     ("sabir_producers", "Idempotent producers that partitions remember.", |s| s.producers),
     ("sabir_message_ids", "Ids of messages that queues remember, to drop what comes twice.", |s| {
         s.message_ids

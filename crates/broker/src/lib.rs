@@ -88,7 +88,7 @@ pub use read::{
 pub use sabir_delivery::policy::{DeathReason, Deaths};
 pub use sabir_journal::disk::free_of;
 pub use sabir_journal::{StartProgress, StartStep};
-pub use stats::{PartitionStats, ShardStats, Stats};
+pub use stats::{DelayedStats, PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;
 pub use traffic::{OTHER, TopicTraffic, Traffic};
 pub use watch::DataWatch;

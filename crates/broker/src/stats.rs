@@ -35,6 +35,17 @@ pub struct Stats {
     pub stamps_ahead_ms: i64,
 }
 
+/// Messages that are delayed and hold the segments of a full disk that they lie in, whatever else is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DelayedStats {
+    /// How many.
+    pub messages: u64,
+    /// Within this time all of them are due.
+    pub left: Duration,
+    /// Whether each segment holds some, so that deletes of other records free none.
+    pub in_each_segment: bool,
+}
+
 /// Figures of one shard.
 #[derive(Debug, Clone, Default)]
 pub struct ShardStats {
@@ -78,6 +89,10 @@ pub struct ShardStats {
     pub message_ids: u64,
     /// What became of messages that queues gave up and published elsewhere.
     pub dead_letters: DeadLetterStats,
+    /// Messages that queues gave up and that wait to be published elsewhere: they are neither ready nor in flight there.
+    pub waiting_dead_letters: u64,
+    /// Messages that are delayed, where its disk is full; none are counted where it is not.
+    pub delayed: DelayedStats,
     /// Copies of messages that were kept back which their target did not take when their time came.
     pub delayed_refused: u64,
     /// Messages of topics' subscriptions that were removed from their topics before they were delivered.

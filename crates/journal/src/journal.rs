@@ -210,8 +210,13 @@ pub struct Journal {
     headroom: u64,
 }
 
-/// What part of a segment of the reserve copies leave to others.
-const LEFT_BY_COPIES: u64 = 16;
+/// What part of the last segment of the reserve copies leave to others: what is copied is larger than it was, and all of a segment is to have gone
+/// before they end, or nothing of it comes free.
+const LEFT_BY_COPIES: u64 = 2;
+/// What part of it commits of positions leave to what makes space.
+const LEFT_BY_COMMITS: u64 = 4;
+/// What part of a segment is so little that another one is begun where all that stands in it may go.
+const NEARLY_NONE: u64 = 16;
 
 impl Journal {
     /// The segments that a journal needs to go on: the one in use, the next, and the reserve.
@@ -345,23 +350,35 @@ impl Journal {
         self.is_at_reserve(writer) || writer.shortage().is_some()
     }
 
-    /// Whether the last segment before the reserve is nearly full, and there is no space for another one.
+    /// Whether the last segment before the reserve is nearly full, or some of the reserve was taken, and there is no space for another one.
     fn is_at_reserve(&self, writer: &Writer) -> bool {
         let (spare, can_grow) = self.parts.segment_pool.outlook();
-        !can_grow && spare <= RESERVE && writer.room() < self.headroom
+        !can_grow && (spare < RESERVE || spare == RESERVE && writer.room() < self.headroom)
     }
 
-    /// Whether copies of records would take of the last segment of the reserve, or of the last part of the one before it.
+    /// Bytes that copies of records may take yet on a full disk, of the segment in use and of the reserve.
+    pub fn room_for_copies(&self) -> u64 {
+        let writer = self.writer.lock();
+        let (spare, _) = self.parts.segment_pool.outlook();
+        let segment = writer.segment_len();
+        (writer.room() + spare as u64 * segment).saturating_sub(segment / LEFT_BY_COPIES)
+    }
+
+    /// Whether copies of records would take what they leave to others of the last segment of the reserve.
     fn leaves_no_room_for_copies(&self, writer: &Writer) -> bool {
-        let (spare, can_grow) = self.parts.segment_pool.outlook();
-        let is_none = spare + 1 < RESERVE || self.is_at_the_end_for_copies(writer);
-        writer.shortage().is_some() || (!can_grow && is_none)
+        writer.shortage().is_some() || self.is_at_the_last_part(writer, LEFT_BY_COPIES)
     }
 
-    /// Whether copies have filled a segment of the reserve, and only the last one is behind it.
-    fn is_at_the_end_for_copies(&self, writer: &Writer) -> bool {
+    /// Whether all of the reserve was taken but for such a part of the segment in use.
+    fn is_at_the_last_part(&self, writer: &Writer, part: u64) -> bool {
         let (spare, can_grow) = self.parts.segment_pool.outlook();
-        !can_grow && spare + 1 == RESERVE && writer.room() < writer.segment_len() / LEFT_BY_COPIES
+        !can_grow && spare == 0 && writer.room() < writer.segment_len() / part
+    }
+
+    /// Whether a segment of the reserve is filled, and only the last one is behind it.
+    fn is_at_the_last_but_one(&self, writer: &Writer) -> bool {
+        let (spare, can_grow) = self.parts.segment_pool.outlook();
+        !can_grow && spare + 1 == RESERVE && writer.room() < writer.segment_len() / NEARLY_NONE
     }
 
     /// Whether some of the reserve was taken, and there is no space for more segments.
@@ -370,17 +387,17 @@ impl Journal {
         !can_grow && spare < RESERVE
     }
 
-    /// Whether all of the reserve was taken but for the segment in use, and there is no space for more segments.
-    pub fn is_at_its_last_segment(&self) -> bool {
-        let (spare, can_grow) = self.parts.segment_pool.outlook();
-        !can_grow && spare == 0
+    /// Whether no more of the reserve is left than what makes space is to have, and there is no space for more segments.
+    pub fn has_room_for_deletes_alone(&self) -> bool {
+        self.is_at_the_last_part(&self.writer.lock(), LEFT_BY_COMMITS)
     }
 
     /// Where the journal is full for want of segments: goes on in one of the reserve, so that the one at hand is closed with the next block and
     /// may be released; only if `last` is the last block, for of those behind it was not said that they are needed no more. Whether it did.
     pub fn leave_segment(&self, last: Sequence) -> bool {
         let mut writer = self.writer.lock();
-        let is_at_end = self.is_at_reserve(&writer) || self.is_at_the_end_for_copies(&writer);
+        let is_at_end = (self.is_at_reserve(&writer) && writer.room() < self.headroom)
+            || self.is_at_the_last_but_one(&writer);
         let left = is_at_end && writer.leave(&self.parts, last);
         self.publish(&writer);
         left

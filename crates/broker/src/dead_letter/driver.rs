@@ -178,11 +178,16 @@ impl DeadLetterDriver {
         known.relayed.forget_settled(shard, self.clock.now_ms());
         shard.dead_letters.list(known.due(Instant::now()));
         let (mut letters, mut later) = (Letters::default(), Vec::new());
+        let first = shard.copied_first();
         for _ in 0..shard.dead_letters.len() {
             if letters.is_full(None) {
                 break;
             }
             let Some(queue) = shard.dead_letters.next() else { break };
+            if first.is_some_and(|last| !shard.may_hold_up_to(partition_of(queue), last)) {
+                later.push(queue);
+                continue;
+            }
             match self.collect(shard, known, queue, &mut letters, scratch) {
                 Ok(Collected::Nothing) => {}
                 Ok(Collected::Some) => letters.queues.push(queue),

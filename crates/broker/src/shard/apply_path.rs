@@ -7,6 +7,7 @@ use sabir_base::drain_loop::DrainLoop;
 
 use super::checkpoint::Checkpointer;
 use super::crowd::Crowd;
+use super::dead_segments::DelayedMessages;
 use super::drive::Worker;
 use super::late::LateAnswers;
 use super::leadership::Leadership;
@@ -24,6 +25,8 @@ pub(super) struct ApplyPath {
     /// Whether an I/O thread watches the descriptors.
     pub(super) watched: AtomicBool,
     pub(super) checkpointer: Mutex<Checkpointer>,
+    /// What the checkpointer last found of delayed messages on a full disk.
+    pub(super) delayed: Mutex<DelayedMessages>,
     pub(super) crowd: Crowd,
     pub(super) late: LateAnswers,
     pub(super) leadership: Leadership,
@@ -44,6 +47,7 @@ impl ApplyPath {
             signal,
             watched: AtomicBool::new(false),
             checkpointer: Mutex::new(checkpointer),
+            delayed: Mutex::default(),
             crowd: Crowd::default(),
             late: LateAnswers::default(),
             leadership: Leadership::default(),

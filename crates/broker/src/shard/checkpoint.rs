@@ -105,6 +105,7 @@ impl Shard {
     pub(crate) fn checkpoint_if_due(&self) {
         let Some(mut checkpointer) = self.applies.checkpointer.try_lock() else { return };
         self.make_space();
+        self.look_at_delayed(&mut checkpointer.keepers);
         let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
         if waits || self.is_stopped() {
             return;
@@ -181,7 +182,7 @@ impl Shard {
     /// Bounds what positions may be committed on a full disk, before they take what deletes need, be it of the journal or of the space that the
     /// next checkpoint has.
     fn bound_commits(&self, checkpointer: &Checkpointer) {
-        let room = if self.is_full() && self.journal.is_at_its_last_segment() {
+        let room = if self.is_full() && self.journal.has_room_for_deletes_alone() {
             0
         } else if checkpointer.lacks_room {
             self.room_for_changes(checkpointer) / 2

@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
-use sabir_journal::{SegmentInfo, SegmentNo};
+use sabir_delivery::subscription::Subscription;
+use sabir_journal::{Priority, SegmentInfo, SegmentNo};
 use sabir_model::{Offset, PartitionId, Sequence};
 
 use super::Shard;
-use crate::partition::SpillKey;
-use crate::state::ShardState;
+use crate::partition::{PartitionState, SpillKey};
+use crate::state::{ShardState, subscription_of};
 
 /// Pages read in one look at the segments; what more would say counts as kept until the next one.
 const PAGES: usize = 1024;
 /// How often a segment is judged in one look: for the partition that was asked first, for all others, and for what moved meanwhile.
 const ROUNDS: usize = 3;
+/// How often it is looked at what delayed messages hold on a full disk.
+const DELAYED: Duration = Duration::from_secs(1);
 /// When a page that could not be read is tried again.
 const UNREADABLE: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,18 @@ pub(super) struct SegmentKeepers {
     cut: FxHashMap<PartitionId, CutPage>,
     /// How many more pages are read in this look.
     pages_left: usize,
+    /// When it was last looked at what delayed messages hold.
+    delayed: Option<Instant>,
+}
+
+/// Messages of a shard that are delayed, as of the last look at its full disk: no delete of records frees the segments that they lie in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DelayedMessages {
+    pub(super) messages: u64,
+    /// When the last timer of the shard is due; none of theirs is later.
+    pub(super) until_ms: Option<i64>,
+    /// Whether there are some in each segment.
+    pub(super) in_each_segment: bool,
 }
 
 /// A page of a partition in which its log start lies.
@@ -174,4 +189,91 @@ impl Shard {
         };
         keepers.cut.insert(key.partition, CutPage { first: key.first, found });
     }
+
+    /// Where a full disk has hardly more room for copies than all of a segment takes: the last block of the first segment that is held by a queue
+    /// that has dead letters. Those in it are copied before others are, or it would not come free before the room ends.
+    pub(crate) fn copied_first(&self) -> Option<Sequence> {
+        let segment_bytes = self.settings.segment_bytes;
+        if self.replicator.admits(Priority::Ordinary)
+            || self.journal.room_for_copies() > segment_bytes + segment_bytes / 8
+        {
+            return None;
+        }
+        let segments = self.journal.segments();
+        let state = self.state.read();
+        let gives_up = |id: &PartitionId| {
+            let queue = state.partition(*id).and_then(|partition| partition.settings.queue.as_ref());
+            queue.is_some_and(|queue| queue.deaths().dead_letters)
+        };
+        let is_held = |segment: &&SegmentInfo| {
+            let mut users = state.partitions.usage.of(segment.no).into_iter().flat_map(|set| set.iter());
+            users.any(|id| gives_up(&id) && may_hold(&state, id, segment.last))
+        };
+        segments.iter().find(is_held).map(|segment| segment.last)
+    }
+
+    /// Whether a partition may keep a record in a block up to that one.
+    pub(crate) fn may_hold_up_to(&self, id: PartitionId, last: Sequence) -> bool {
+        may_hold(&self.state.read(), id, last)
+    }
+
+    /// Looks on a full disk whether delayed messages hold what deletes would free. Blocking.
+    pub(super) fn look_at_delayed(&self, keepers: &mut SegmentKeepers) {
+        if self.replicator.admits(Priority::Ordinary) {
+            keepers.delayed = None;
+            *self.applies.delayed.lock() = DelayedMessages::default();
+            return;
+        }
+        if keepers.delayed.is_some_and(|looked| looked.elapsed() < DELAYED) {
+            return;
+        }
+        keepers.delayed = Some(Instant::now());
+        keepers.pages_left = PAGES;
+        let (queues, mut found) = delayed_messages(&self.state.read());
+        let segments = self.journal.segments();
+        let mut holds = |segment| queues.iter().any(|id| self.holds(*id, segment, keepers));
+        found.in_each_segment = !segments.is_empty() && segments.iter().all(&mut holds);
+        *self.applies.delayed.lock() = found;
+    }
+
+    /// Whether a partition certainly has a record in a segment that it keeps. Blocking.
+    fn holds(&self, id: PartitionId, segment: &SegmentInfo, keepers: &mut SegmentKeepers) -> bool {
+        for _ in 0..ROUNDS {
+            let keeps = {
+                let state = self.state.read();
+                let is_there = state.partitions.usage.of(segment.no).is_some_and(|set| set.contains(id));
+                if is_there { keepers.keeps(&state, id, segment) } else { Keeps::No }
+            };
+            match keeps {
+                Keeps::Yes => return true,
+                Keeps::AskPage(key, log_start) if keepers.pages_left > 0 => {
+                    self.ask_page(key, log_start, keepers);
+                }
+                Keeps::No | Keeps::AskPage(..) => return false,
+            }
+        }
+        false
+    }
+}
+
+/// By what is in memory: all of the page that the log start lies in counts.
+fn may_hold(state: &ShardState, id: PartitionId, last: Sequence) -> bool {
+    let Some(partition) = state.partition(id) else { return false };
+    let cut = partition.cut_page().map(|page| page.min_block);
+    cut.into_iter().chain(partition.first_block_behind_cut()).any(|block| block <= last)
+}
+
+/// The queues that delay, and how many messages are delayed in them.
+fn delayed_messages(state: &ShardState) -> (Vec<PartitionId>, DelayedMessages) {
+    let delays =
+        |partition: &PartitionState| partition.settings.queue.as_ref().is_some_and(|queue| queue.delays);
+    let queues: Vec<PartitionId> =
+        state.partitions.ids().filter(|id| state.partition(*id).is_some_and(delays)).collect();
+    let messages = |id: &PartitionId| {
+        let kept = state.subscriptions.get(subscription_of(*id)).map(Subscription::backlog);
+        kept.unwrap_or_default().messages
+    };
+    let messages = queues.iter().map(messages).sum();
+    let until_ms = state.timers.timers().and_then(|timers| timers.last_due_ms());
+    (queues, DelayedMessages { messages, until_ms, in_each_segment: false })
 }

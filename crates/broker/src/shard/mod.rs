@@ -31,6 +31,7 @@ pub(crate) use recover::{OpenError, Parts, Settings};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use sabir_base::clock::Clock;
@@ -51,10 +52,11 @@ use crate::level::FormatLevel;
 use crate::publish::{Publish, PublishCall};
 use crate::queue::ShardQueues;
 use crate::state::ShardState;
-use crate::stats::{ShardMeters, ShardStats};
+use crate::stats::{DelayedStats, ShardMeters, ShardStats};
 use crate::timer::ShardTimers;
 use append_path::AppendPath;
 use apply_path::ApplyPath;
+use dead_segments::DelayedMessages;
 pub use leadership::Leading;
 use open::Entry;
 use read_path::ReadPath;
@@ -352,11 +354,12 @@ impl Shard {
 
     /// Figures for metrics. Waits for no disk.
     pub(crate) fn stats(&self) -> ShardStats {
-        let (applied, counters, appends, (producers, message_ids), skipped_messages) = {
+        let (applied, counters, appends, (producers, message_ids), (skipped_messages, waiting_dead_letters)) = {
             let state = self.state.read();
-            let (partitions, skipped) = (&state.partitions, state.subscriptions.skipped);
+            let (partitions, subscriptions) = (&state.partitions, &state.subscriptions);
             let known = (partitions.producers.len() as u64, partitions.message_ids.len() as u64);
-            (state.applied, state.counters, partitions.counters, known, skipped)
+            let messages = (subscriptions.skipped, subscriptions.waiting_dead_letters());
+            (state.applied, state.counters, partitions.counters, known, messages)
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
@@ -382,6 +385,8 @@ impl Shard {
             repeated: appends.repeated,
             message_ids,
             dead_letters: self.dead_letters.stats(&appends),
+            waiting_dead_letters,
+            delayed: self.delayed_stats(),
             delayed_refused: appends.delayed_refused + self.timers.refused(),
             skipped_messages,
             producers,
@@ -407,6 +412,13 @@ impl Shard {
             block_entries: meters.block_entries.snapshot(),
             commit_us: meters.commit_us.snapshot(),
         }
+    }
+
+    fn delayed_stats(&self) -> DelayedStats {
+        let DelayedMessages { messages, until_ms, in_each_segment } = *self.applies.delayed.lock();
+        let left_ms = until_ms.map_or(0, |until_ms| until_ms.saturating_sub(self.clock.now_ms()));
+        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+        DelayedStats { messages, left, in_each_segment: in_each_segment && messages > 0 }
     }
 
     /// Whether all that was pushed is applied.

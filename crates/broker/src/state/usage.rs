@@ -61,7 +61,7 @@ fn place(id: PartitionId) -> (u64, usize, u64) {
 }
 
 impl IdSet {
-    fn contains(&self, id: PartitionId) -> bool {
+    pub(crate) fn contains(&self, id: PartitionId) -> bool {
         let (span, word, bit) = place(id);
         let at = self.spans.binary_search_by_key(&span, |(span, _)| *span);
         at.is_ok_and(|at| self.spans[at].1[word] & bit != 0)

@@ -8,6 +8,7 @@ mod exchange_model;
 mod exchanges;
 mod faults;
 mod front_ends;
+mod full;
 mod groups;
 mod identity;
 mod lag;

@@ -11,7 +11,7 @@ use sabir_model::{Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts,
 use sabir_routing::NoAttributes;
 
 use super::faults::place_of;
-use super::rig::{create, read, soon, until, values};
+use super::rig::{append, batch, create, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::exchange::{ExchangeKind, ExchangeSpec, NamedBinding, NamedDestination};
 use crate::{
@@ -646,5 +646,39 @@ proptest! {
     #[test]
     fn each_message_fires_once_over_stops_and_power_cuts(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..40)) {
         run(seed, &steps);
+    }
+}
+
+#[tokio::test]
+async fn what_delayed_messages_hold_of_a_full_disk_is_told() {
+    for every in [4, 1000] {
+        let machine = Machine::new(14, 1, Seam::Solo);
+        machine.disks[1].set_capacity(24 << 20);
+        let broker = open(&machine);
+        let Places { delayed, .. } = places(&broker).await;
+        let topic = create(&broker, "t", 1).await;
+        let (mut messages, due_ms) = (0, broker.now_ms() + 3_500_000);
+        let big = vec![1u8; 200_000];
+        for number in 0.. {
+            if number % every == 0 {
+                messages += u64::from(publish(&broker, &delayed, &[(number, "q0", due_ms)]).await);
+            }
+            if append(&broker, &topic, 0, batch(&[&big], 1)).await.is_err() {
+                break;
+            }
+        }
+        let told = || broker.stats().shards[1].delayed;
+        until(|| told().messages == messages).await;
+        assert_eq!(told().in_each_segment, every == 4, "{messages}");
+        assert_eq!(told().left, Duration::from_millis(3_500_000));
+        let place = topic.partition(0).unwrap();
+        broker.delete_records(&Caller::OPERATOR, place.shard, place.id, Offset(-1)).await.unwrap();
+        if every == 4 {
+            broker.inner.shards[1].checkpoint().unwrap();
+            assert!(broker.stats().shards[1].full, "they hold all of it");
+        } else {
+            until(|| !broker.stats().shards[1].full && told().messages == 0).await;
+        }
+        broker.shutdown();
     }
 }

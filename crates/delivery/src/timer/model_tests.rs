@@ -129,6 +129,8 @@ proptest! {
                 }
                 Event::Restart => shard.restart(),
             }
+            let latest = naive.values().map(|(due, _)| *due).max();
+            prop_assert!(latest <= shard.timers.last_due_ms(), "none is later");
         }
         prop_assert!(naive.is_empty());
         prop_assert!(shard.disk.0.is_empty(), "a run goes with the next timer that fires behind it");

@@ -243,6 +243,13 @@ impl Timers {
         self.fired
     }
 
+    /// No timer that has not fired is due later; none if all have.
+    pub fn last_due_ms(&self) -> Option<i64> {
+        let in_memory = self.memory.last_key_value().map(|(key, _)| *key);
+        let last = self.runs.iter().map(|run| run.last).chain(in_memory).max();
+        last.filter(|last| *last > self.fired).map(|last| last.due_ms)
+    }
+
     /// The runs that are not used up.
     pub fn runs(&self) -> &[TimerRun] {
         &self.runs

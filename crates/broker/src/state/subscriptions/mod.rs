@@ -191,6 +191,12 @@ impl SubscriptionTable {
         waiting.map(|(number, _)| number)
     }
 
+    /// How many messages wait to be published elsewhere.
+    pub(crate) fn waiting_dead_letters(&self) -> u64 {
+        let waiting = self.paged.iter().flat_map(|(_, subscription)| subscription.dead_letters());
+        waiting.map(|(messages, _)| messages.end - messages.start).sum()
+    }
+
     /// Those with messages that expire.
     pub(crate) fn expiring(&self) -> impl Iterator<Item = SubscriptionNo> {
         self.paged.iter().filter(|(_, subscription)| subscription.has_expiries()).map(|(number, _)| number)
