@@ -8,12 +8,15 @@ use sabir_routing::Attributes;
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::catalog::NewTopic;
+use crate::exchange::ExchangeId;
 
 /// Where a message goes that is published by the broker: what it is routed by when its time has come, or when it is a dead letter.
 #[derive(Clone)]
 pub struct DelayedAddress<'a> {
     /// The exchange that it was published to.
     pub exchange: &'a str,
+    /// Which of those that have had this name: no other one routes it. None where any does, as it is for a dead letter.
+    pub exchange_id: Option<ExchangeId>,
     /// Its routing key, dotted.
     pub key: &'a [u8],
     /// Further routing keys.

@@ -21,7 +21,7 @@ use crate::entry::{LogStartsMoved, ProducersExpired};
 use crate::group::GroupDrivers;
 use crate::queue::QueueAlarm;
 use crate::shard::Shard;
-use crate::timer::{Alarm, TimerDriver};
+use crate::timer::{Alarm, GoneDriver, TimerDriver};
 
 /// How often the replicators and groups look at the time, and the pool of segments is filled.
 const TICK: Duration = Duration::from_millis(50);
@@ -75,8 +75,8 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Housekeeper {
     end: Arc<End>,
-    /// What wakes the threads that fire timers, publish dead letters, and redrive them.
-    alarms: [Arc<Alarm>; 3],
+    /// What wakes the threads that fire timers, drop what exchanges that are gone kept back, publish dead letters, and redrive them.
+    alarms: [Arc<Alarm>; 4],
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -87,6 +87,7 @@ pub(crate) struct Maintenance {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: GroupDrivers,
     pub(crate) timers: Arc<TimerDriver>,
+    pub(crate) delays_gone: Arc<GoneDriver>,
     pub(crate) dead_letters: Arc<DeadLetterDriver>,
     pub(crate) redrives: Arc<RedriveDriver>,
     pub(crate) queue_alarm: Arc<QueueAlarm>,
@@ -108,9 +109,10 @@ impl Housekeeper {
     pub(crate) fn start(maintenance: &Maintenance) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
-        let jobs: [(&str, Job); 10] = [
+        let jobs: [(&str, Job); 11] = [
             ("ticks", Maintenance::ticks),
             ("timers", Maintenance::fire_timers),
+            ("delays", Maintenance::drop_delayed),
             ("dead-letters", Maintenance::publish_dead_letters),
             ("redrives", Maintenance::redrive),
             ("deadlines", Maintenance::deadlines),
@@ -125,8 +127,9 @@ impl Housekeeper {
             threads
                 .push(std::thread::Builder::new().name(name.into()).spawn(move || job(&maintenance, &end))?);
         }
-        let Maintenance { timers, dead_letters, redrives, .. } = maintenance;
-        let alarms = [timers.alarm(), dead_letters.alarm(), redrives.alarm()].map(Arc::clone);
+        let Maintenance { timers, delays_gone, dead_letters, redrives, .. } = maintenance;
+        let alarms =
+            [timers.alarm(), delays_gone.alarm(), dead_letters.alarm(), redrives.alarm()].map(Arc::clone);
         Ok(Self { end, alarms, threads: Mutex::new(threads) })
     }
 
@@ -171,6 +174,10 @@ impl Every {
 impl Maintenance {
     fn fire_timers(&self, end: &End) {
         self.timers.run(|| *end.ended.lock());
+    }
+
+    fn drop_delayed(&self, end: &End) {
+        self.delays_gone.run(|| *end.ended.lock());
     }
 
     fn publish_dead_letters(&self, end: &End) {

@@ -43,7 +43,7 @@ use crate::shard::{OpenError, Parts, Settings, Shard};
 use crate::start_keeper::StartKeeper;
 use crate::state::{EntryOutcome, prefixes};
 use crate::strays;
-use crate::timer::TimerDriver;
+use crate::timer::{GoneDriver, TimerDriver};
 use crate::traffic::TrafficBook;
 
 /// Bytes of block buffers that wait for reuse, at the most.
@@ -123,6 +123,7 @@ impl Broker {
             shards: shards.clone(),
             definitions: definitions.clone(),
             groups: groups.clone(),
+            delays_gone: GoneDriver::new(timers.clone()),
             timers,
             dead_letters,
             redrives: redrives.clone(),

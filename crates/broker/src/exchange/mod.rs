@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use sabir_journal::Priority;
 use sabir_model::{FrontendNo, ShardFailure};
 pub use sabir_routing::{
-    Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, ExchangeKind, HashOn, HashedProperty,
-    InvalidBinding, KeyError, KeySyntax, MAX_KEY_BYTES, NoAttributes, Publication,
+    Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, ExchangeId, ExchangeKind, HashOn,
+    HashedProperty, InvalidBinding, KeyError, KeySyntax, MAX_KEY_BYTES, NoAttributes, Publication,
 };
-use sabir_routing::{ExchangeId, RouteTarget, Router};
+use sabir_routing::{RouteTarget, Router};
 
 pub use error::ExchangeError;
 pub use listing::ListedBinding;
@@ -39,6 +39,7 @@ use crate::definitions::Definitions;
 use crate::entry::{Body, ExchangeBound, ExchangeDeclared, ExchangeDeleted, ExchangeUnbound};
 use crate::level::FormatLevel;
 use crate::shard::Shard;
+use crate::timer::DelaysGone;
 use crate::topics::number_of;
 
 /// The longest name of an exchange, in bytes. A protocol may have a limit of its own below it.
@@ -189,6 +190,47 @@ impl Exchanges {
         Ok(state.exchanges.spec(caller.namespace().as_str(), name).cloned())
     }
 
+    /// Which exchange has that name, and what it was declared with; none if none has. One that is deleted and declared again is another one.
+    ///
+    /// # Errors
+    /// What the catalog's shard knows is not to be believed.
+    pub fn declared(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<Option<(ExchangeId, Arc<ExchangeSpec>)>, ExchangeError> {
+        let state = self.catalog.state.read();
+        if !state.is_whole() {
+            return Err(ShardFailure::StorageError.into());
+        }
+        let declared = state.exchanges.declared(caller.namespace().as_str(), name);
+        Ok(declared.map(|(id, spec)| (id, spec.clone())))
+    }
+
+    /// Whether the exchange is gone that kept a message back; of one whose number is not known, whether none has its name, where this node leads the
+    /// catalog's shard. One that another node declared a moment ago is not.
+    pub(crate) fn is_gone(&self, caller: &Caller, name: &str, id: Option<ExchangeId>) -> bool {
+        let (namespace, is_led) = (caller.namespace().as_str(), self.catalog.timers.is_led());
+        let state = self.catalog.state.read();
+        let exchanges = &state.exchanges;
+        state.is_whole()
+            && match id {
+                Some(id) => exchanges.is_gone(namespace, name, id),
+                None => is_led && exchanges.declared(namespace, name).is_none(),
+            }
+    }
+
+    /// Whether one is gone of all exchanges that there ever were.
+    pub(crate) fn has_lost_any(&self) -> bool {
+        let state = self.catalog.state.read();
+        state.is_whole() && state.exchanges.has_lost_any()
+    }
+
+    /// What tells of exchanges that kept messages back and are gone.
+    pub(crate) fn delays_gone(&self) -> &Arc<DelaysGone> {
+        &self.routers.delays_gone
+    }
+
     /// Whether an exchange is there, as the default one always is.
     ///
     /// # Errors
@@ -243,6 +285,23 @@ impl Exchanges {
         #[cfg(any(test, feature = "testing"))]
         crate::panicking::panic_if_wanted("route", exchange.as_bytes());
         self.route_from(caller, exchange, publication, scratch, find)
+    }
+
+    /// The same for a message that an exchange kept back: one that has its name since has none of it.
+    pub(crate) fn route_kept(
+        &self,
+        caller: &Caller,
+        (exchange, id): (&str, Option<ExchangeId>),
+        publication: &Publication<'_>,
+        scratch: &mut RouteScratch,
+    ) -> Result<Arc<Route>, RouteError> {
+        let same = |router: &Router, name: &str| {
+            let found = find(router, name)?;
+            if id.is_none_or(|id| id == found) { Ok(found) } else { Err(RouteError::NoExchange) }
+        };
+        #[cfg(any(test, feature = "testing"))]
+        crate::panicking::panic_if_wanted("route", exchange.as_bytes());
+        self.route_from(caller, exchange, publication, scratch, same)
     }
 
     /// The same for what the broker itself publishes, to internal exchanges too.

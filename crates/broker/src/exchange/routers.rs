@@ -8,6 +8,8 @@ use rustc_hash::FxHashMap;
 use sabir_model::ShardFailure;
 use sabir_routing::{RouteSets, Router, RouterLimits};
 
+use crate::timer::DelaysGone;
+
 /// Bytes of the sets of targets that are shared.
 const SET_BYTES: usize = 64 << 20;
 
@@ -65,12 +67,15 @@ pub(crate) struct Routers {
     namespaces: RwLock<FxHashMap<Arc<str>, Arc<NamespaceRouter>>>,
     pub(super) sets: Mutex<RouteSets>,
     binding_bytes: Arc<AtomicUsize>,
+    /// Exchanges that kept messages back and are gone.
+    pub(crate) delays_gone: Arc<DelaysGone>,
 }
 
 impl Default for Routers {
     fn default() -> Self {
         let sets = Mutex::new(RouteSets::new(SET_BYTES));
-        Self { namespaces: RwLock::default(), sets, binding_bytes: Arc::default() }
+        let (binding_bytes, delays_gone) = (Arc::default(), Arc::default());
+        Self { namespaces: RwLock::default(), sets, binding_bytes, delays_gone }
     }
 }
 

@@ -92,6 +92,26 @@ impl ExchangeTable {
         self.named(namespace, name).map(|row| &row.spec)
     }
 
+    /// Which exchange has a name, and its specification.
+    pub(crate) fn declared(&self, namespace: &str, name: &str) -> Option<(ExchangeId, &Arc<ExchangeSpec>)> {
+        let id = self.routers.get(namespace)?.read().ok()?.exchange(name)?;
+        self.row(id).map(|row| (id, &row.spec))
+    }
+
+    /// Whether one is gone of all that there ever were.
+    pub(crate) fn has_lost_any(&self) -> bool {
+        match self.rows.get(&RowKey::Numbers) {
+            Some(Row::Numbers(numbers)) => numbers.exchange != self.exchanges as u64,
+            _ => false,
+        }
+    }
+
+    /// Whether an exchange that had this name and this number was there, and is not any more.
+    pub(crate) fn is_gone(&self, namespace: &str, name: &str, id: ExchangeId) -> bool {
+        let Some(Row::Numbers(numbers)) = self.rows.get(&RowKey::Numbers) else { return false };
+        id.0 <= numbers.exchange && self.declared(namespace, name).is_none_or(|(there, _)| there != id)
+    }
+
     /// The front end that made an exchange.
     pub(crate) fn made_by(&self, namespace: &str, name: &str) -> Option<FrontendNo> {
         self.named(namespace, name).map(|row| row.made_by)
@@ -281,6 +301,9 @@ impl ExchangeTable {
             if let Some(Row::Exchange(row)) = self.rows.remove(&RowKey::Exchange(id.0)) {
                 self.exchanges -= 1;
                 self.exchange_bytes -= row.bytes();
+                if row.spec.delayed {
+                    self.routers.delays_gone.note();
+                }
             }
         }
         removed.bindings.iter().for_each(|(id, _)| drop(self.rows.remove(&RowKey::Binding(id.0))));

@@ -5,6 +5,7 @@ use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::{BlockView, EntryView};
 use sabir_model::{AppendError, DecodeError, FrontendNo, Offset, PartitionId, Sequence, ShardFailure, Term};
 
+use super::timers::recall_settled;
 use super::{
     ApplyError, At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, Partitions, QueueChange,
     ShardParts, ShardState, SubscriptionTable,
@@ -121,7 +122,11 @@ impl ShardState {
             kind::TIMERS_FIRED => applied(entry, |body: TimersFired| self.fire(&body, at, locate)),
             kind::SUBSCRIPTION_MADE => applied(entry, |body: SubscriptionMade| self.subscribe(&body, at)),
             kind::SUBSCRIPTION_REMOVED => applied(entry, |body: SubscriptionRemoved| self.unsubscribe(&body)),
-            of if SubscriptionTable::applies(of) => apply_to(&mut self.subscriptions, entry, at, locate),
+            of if SubscriptionTable::applies(of) => {
+                let outcome = apply_to(&mut self.subscriptions, entry, at, locate)?;
+                recall_settled(&mut self.timers, &self.partitions, &self.subscriptions);
+                Ok(outcome)
+            }
             of if GroupTable::applies(of) => apply_to(&mut self.groups, entry, at, locate),
             of if Catalog::applies(of) => {
                 let outcome = apply_to(&mut self.catalog, entry, at, locate)?;

@@ -4,12 +4,16 @@
 //! where it goes and settles it in its queue. One is set, too, where a message comes back that is parked; the entry makes it ready again. So it fires
 //! once, whatever is lost with a node.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use sabir_delivery::subscription::SubscriptionNo;
 use sabir_delivery::timer::{RunSink, TimerKey, TimerTarget, Timers};
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged};
 use sabir_model::PartitionId;
 
-use super::subscriptions::ParkedMessages;
-use super::{StoredMaps, prefixes, subscription_of};
+use super::subscriptions::{ParkedMessages, SubscriptionTable};
+use super::{Partitions, StoredMaps, partition_of, prefixes, subscription_of};
 use crate::entry::DueMessage;
 use crate::partition::{Spill, SpillKey};
 use crate::projection::{Dump, PageMap, Projection};
@@ -131,6 +135,19 @@ impl TimerTable {
         self.set_ms = Some(self.set_ms.map_or(key.due_ms, |earliest| earliest.min(key.due_ms)));
     }
 
+    /// Messages that were kept back are settled before their time: ranges, ascending. What has no timer in memory fires in vain.
+    fn recall(&mut self, queue: SubscriptionNo, settled: &[Range<u64>]) {
+        let Some(timers) = self.row.get_mut(&SingleRow) else { return };
+        let is_settled = |offset: u64| {
+            let at = settled.partition_point(|messages| messages.end <= offset);
+            settled.get(at).is_some_and(|messages| messages.contains(&offset))
+        };
+        timers.0.recall_in_memory(|target| match target {
+            TimerTarget::Message { subscription, offset } => *subscription == queue && is_settled(*offset),
+            TimerTarget::Parked { .. } | TimerTarget::Kept(_) => false,
+        });
+    }
+
     /// All timers up to a key have fired, but for those that were set since this was proposed. Tells whether it took effect.
     pub(super) fn fire(&mut self, through: TimerKey, below: u64) -> bool {
         let Some(timers) = self.row.get_mut(&SingleRow) else { return false };
@@ -151,6 +168,33 @@ impl TimerTable {
         }
         let missing = || PageError::Undecodable { key: key.stored(), detail: "the page is missing".into() };
         pages.get(&key.stored())?.ok_or_else(missing)
+    }
+}
+
+/// What an entry of deliveries settled of queues that keep messages back has no timers any more.
+pub(super) fn recall_settled(
+    timers: &mut TimerTable,
+    partitions: &Partitions,
+    subscriptions: &SubscriptionTable,
+) {
+    if timers.is_empty() {
+        return;
+    }
+    let delays = |queue: SubscriptionNo| {
+        let partition = partitions.partition(partition_of(queue));
+        partition.and_then(|partition| partition.settings.queue.as_ref()).is_some_and(|queue| queue.delays)
+    };
+    let mut settled: BTreeMap<SubscriptionNo, Vec<Range<u64>>> = BTreeMap::new();
+    for (queue, messages) in subscriptions.settled_by_entry() {
+        match settled.get_mut(&queue) {
+            Some(all) => all.push(messages),
+            None if delays(queue) => drop(settled.insert(queue, vec![messages])),
+            None => {}
+        }
+    }
+    for (queue, mut messages) in settled {
+        messages.sort_unstable_by_key(|messages| messages.start);
+        timers.recall(queue, &messages);
     }
 }
 

@@ -4,6 +4,7 @@ mod belonging;
 mod checkpoints;
 mod clock;
 mod dead_letters;
+mod delays_gone;
 mod exchange_model;
 mod exchanges;
 mod faults;

@@ -13,7 +13,7 @@ use sabir_routing::NoAttributes;
 use super::faults::place_of;
 use super::rig::{append, batch, create, read, soon, until, values};
 use super::sim::{Machine, Seam};
-use crate::exchange::{ExchangeKind, ExchangeSpec, NamedBinding, NamedDestination};
+use crate::exchange::{ExchangeId, ExchangeKind, ExchangeSpec, NamedBinding, NamedDestination};
 use crate::{
     AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, Damage, DamageCause, DelayedAddress,
     NewTopic, Publish, PublishTargets, Topic,
@@ -22,11 +22,22 @@ use crate::{
 const FRONT_END: &str = "one";
 const QUEUES: usize = 2;
 
-/// A record's key is its routing key.
+/// A record's key is its routing key; its header names its exchange, and the header's value has that one's number.
 fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddress<'_>)) {
     let facts = Facts { size: 1, ..Facts::default() };
-    let (exchange, key) = ("later", record.key.unwrap_or_default());
-    each(&DelayedAddress { exchange, key, further_keys: &[], attributes: &NoAttributes, hash: 7, facts });
+    let header = { record.headers }.next();
+    let exchange = header.and_then(|header| std::str::from_utf8(header.key).ok()).unwrap_or("later");
+    let number = header.and_then(|header| header.value?.try_into().ok()).map(u64::from_be_bytes);
+    let (exchange_id, key) = (number.map(ExchangeId), record.key.unwrap_or_default());
+    each(&DelayedAddress {
+        exchange,
+        exchange_id,
+        key,
+        further_keys: &[],
+        attributes: &NoAttributes,
+        hash: 7,
+        facts,
+    });
 }
 
 fn options(machine: &Machine) -> BrokerOptions {
@@ -43,11 +54,11 @@ fn options(machine: &Machine) -> BrokerOptions {
     BrokerOptions { front_ends: vec![FRONT_END], converters: vec![converter], ..machine.options() }
 }
 
-fn open(machine: &Machine) -> Broker {
+pub(super) fn open(machine: &Machine) -> Broker {
     machine.try_open(options(machine)).unwrap()
 }
 
-async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> Arc<Topic> {
+pub(super) async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> Arc<Topic> {
     let (config, internal) = (TopicConfig::of_queue(config.clone()), config.delays);
     let new = NewTopic { name: name.to_owned(), partitions: 1, config, internal, unlike: false };
     broker.create_topics(&Caller::front_end(FRONT_END), vec![new]).await.remove(0).unwrap()
@@ -75,7 +86,11 @@ async fn places(broker: &Broker) -> Places {
 }
 
 async fn bind(broker: &Broker, name: &str, key: &[u8]) {
-    let binding = NamedBinding::keyed("later", NamedDestination::Queue(name.to_owned()), key);
+    bind_to(broker, "later", name, key).await;
+}
+
+pub(super) async fn bind_to(broker: &Broker, exchange: &str, name: &str, key: &[u8]) {
+    let binding = NamedBinding::keyed(exchange, NamedDestination::Queue(name.to_owned()), key);
     broker.exchanges().bind(&Caller::OPERATOR, binding).await.unwrap();
 }
 
@@ -85,12 +100,25 @@ fn origin(broker: &Broker) -> FrontendNo {
 
 /// Publishes messages to be kept back: (value, key, moment). Gives whether they were confirmed.
 async fn publish(broker: &Broker, delayed: &Arc<Topic>, messages: &[(u64, &str, i64)]) -> bool {
+    publish_to(broker, delayed, None, messages).await
+}
+
+/// The same by an exchange: its name and number.
+pub(super) async fn publish_to(
+    broker: &Broker,
+    delayed: &Arc<Topic>,
+    exchange: Option<(&str, ExchangeId)>,
+    messages: &[(u64, &str, i64)],
+) -> bool {
     let caller = Caller::front_end(FRONT_END);
     let target = AppendTarget::new(&caller, delayed, 0, AppendAcks::InSync, origin(broker)).unwrap();
     let targets = PublishTargets::new(vec![target]).unwrap();
     let (mut batch, mut facts) = (BatchBuilder::new(Compression::None), RecordFacts::new());
     for (value, key, due_ms) in messages {
-        batch.push(*due_ms, Some(key.as_bytes()), Some(&value.to_be_bytes()), &[]);
+        let number = exchange.map(|(_, id)| id.0.to_be_bytes());
+        let header =
+            exchange.zip(number.as_ref()).map(|((name, _), number)| (name.as_bytes(), Some(&number[..])));
+        batch.push(*due_ms, Some(key.as_bytes()), Some(&value.to_be_bytes()), header.as_slice());
         facts.push(Facts { deliver_at_ms: Some(*due_ms), ..Facts::default() }).unwrap();
     }
     let batch = batch.build_checked(&targets.rules(), broker.wall_ms()).unwrap();
@@ -102,7 +130,7 @@ async fn publish(broker: &Broker, delayed: &Arc<Topic>, messages: &[(u64, &str, 
 }
 
 /// What lies in a queue, in its order.
-async fn lies_in(broker: &Broker, queue: &Topic) -> Vec<u64> {
+pub(super) async fn lies_in(broker: &Broker, queue: &Topic) -> Vec<u64> {
     let (mut all, mut from) = (Vec::new(), 0);
     loop {
         let fetched = soon(read(broker, queue, 0, from, 1 << 20)).await.unwrap();
@@ -113,7 +141,7 @@ async fn lies_in(broker: &Broker, queue: &Topic) -> Vec<u64> {
     }
 }
 
-fn waiting(broker: &Broker, delayed: &Topic) -> u64 {
+pub(super) fn waiting(broker: &Broker, delayed: &Topic) -> u64 {
     let place = delayed.partitions[0];
     let state = broker.inner.shards[place.shard.0 as usize].state.read();
     let subscription = state.subscriptions.get(crate::state::subscription_of(place.id)).unwrap();
@@ -121,7 +149,7 @@ fn waiting(broker: &Broker, delayed: &Topic) -> u64 {
 }
 
 /// Time passes, and the thread that fires timers is told.
-fn advance(machine: &Machine, broker: &Broker, ms: i64) {
+pub(super) fn advance(machine: &Machine, broker: &Broker, ms: i64) {
     machine.clock.advance(ms);
     broker.inner.shards.iter().for_each(|shard| shard.timers.raise());
 }

@@ -65,9 +65,9 @@ impl TimerDriver {
         address: &DelayedAddress<'_>,
         scratch: &mut RouteScratch,
     ) -> Result<Arc<Route>, Later> {
-        let DelayedAddress { exchange, key, further_keys, attributes, .. } = *address;
+        let DelayedAddress { exchange, exchange_id, key, further_keys, attributes, .. } = *address;
         let publication = Publication { key, further_keys, attributes, queues: &|_| None };
-        match self.exchanges.route(caller, exchange, &publication, scratch) {
+        match self.exchanges.route_kept(caller, (exchange, exchange_id), &publication, scratch) {
             Ok(route) => Ok(route),
             Err(RouteError::Shard(_)) => Err(Later),
             // The exchange went meanwhile, and with it all that it led to.

@@ -101,6 +101,11 @@ impl ShardTimers {
         *self.state.lock()
     }
 
+    /// Whether they are fired here.
+    pub(crate) fn is_led(&self) -> bool {
+        self.state().is_led
+    }
+
     /// An entry of that term is proposed.
     pub(super) fn begin(&self, led_terms: u64) {
         let mut state = self.state.lock();

@@ -165,6 +165,11 @@ impl TimerDriver {
                 break;
             }
             if let TimerTarget::Message { subscription, offset } = *target {
+                if topic_of(shard, subscription, offset).is_none() {
+                    // It was settled before its time.
+                    body.through = *key;
+                    continue;
+                }
                 let Ok(message) = self.message(shard, firing, subscription, offset, scratch) else { break };
                 going += usize::from(message.put_off_ms.is_none());
                 targets += message.published.as_ref().map_or(0, |published| published.targets.len());

@@ -6,11 +6,16 @@
 //!
 //! A message is routed when it fires. Queues of its shard are given a reference to the stored record in that entry, so that each gets it once; what lies in other
 //! shards is published there first, and may come twice where the node dies between.
+//!
+//! What an exchange keeps back goes with it (`gone.rs`).
 
 mod address;
 mod alarm;
 mod driver;
 mod firing;
+mod gone;
+mod kept;
 
 pub(crate) use alarm::{Alarm, ShardTimers};
 pub(crate) use driver::TimerDriver;
+pub(crate) use gone::{DelaysGone, GoneDriver};

@@ -73,6 +73,8 @@ enum Event {
     Set(u16),
     SetLate(u16),
     Recall(u8),
+    /// Every eighth of them, where it is in memory.
+    RecallInMemory(u8),
     Pass(u16, u8),
     Restart,
 }
@@ -82,6 +84,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         20 => (0..5_000u16).prop_map(Event::Set),
         4 => (0..2_000u16).prop_map(Event::SetLate),
         4 => any::<u8>().prop_map(Event::Recall),
+        1 => any::<u8>().prop_map(Event::RecallInMemory),
         3 => (0..400u16, 1..20u8).prop_map(|(ms, most)| Event::Pass(ms, most)),
         1 => Just(Event::Restart),
     ];
@@ -109,6 +112,18 @@ proptest! {
                     if let Some((n, key)) = all.get(usize::from(which) % all.len().max(1)) {
                         shard.timers.recall(*key);
                         naive.remove(n);
+                    }
+                }
+                Event::RecallInMemory(which) => {
+                    let is_meant = |target: &TimerTarget| {
+                        matches!(target, TimerTarget::Kept(n) if *n % 8 == u64::from(which) % 8)
+                    };
+                    let in_memory = shard.timers.in_memory(TimerKey::FIRST).map(|(_, target)| target);
+                    let meant: Vec<_> = in_memory.filter(is_meant).collect();
+                    prop_assert_eq!(shard.timers.recall_in_memory(is_meant), meant.len());
+                    for target in meant {
+                        let TimerTarget::Kept(n) = target else { panic!("{target:?}") };
+                        prop_assert!(naive.remove(&n).is_some());
                     }
                 }
                 Event::Pass(ms, batch) => {

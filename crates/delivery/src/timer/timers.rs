@@ -204,6 +204,14 @@ impl Timers {
         }
     }
 
+    /// Recalls those of the timers in memory that are for one of these, and tells how many. What is out with a run fires all the same: to remember
+    /// each of very many by its key would take the memory that runs save.
+    pub fn recall_in_memory(&mut self, is_meant: impl Fn(&TimerTarget) -> bool) -> usize {
+        let before = self.memory.len();
+        self.memory.retain(|_, target| !is_meant(target));
+        before - self.memory.len()
+    }
+
     /// All timers up to a key have fired that had a number below `below` when this was proposed; those set since fire next. Tells
     /// whether it took effect: it does not if one of these may have gone out with a run, and is to be proposed anew.
     pub fn fire(&mut self, through: TimerKey, below: u64, out: &mut impl RunSink) -> bool {

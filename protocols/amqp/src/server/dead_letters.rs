@@ -67,6 +67,7 @@ fn bury(
     let further = further_keys(&properties).unwrap_or_default();
     let address = DelayedAddress {
         exchange: death.exchange,
+        exchange_id: None,
         key: routing_key.as_bytes(),
         further_keys: &further,
         attributes: &MessageAttributes::new(&properties),

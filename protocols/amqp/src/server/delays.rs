@@ -11,7 +11,7 @@ use super::arguments::{integer, precondition};
 use super::asking::Asker;
 use super::attributes::MessageAttributes;
 use super::facts;
-use super::records::Envelope;
+use super::records::{Envelope, kept_by};
 use super::routes::{further_keys, murmur2};
 use crate::wire::*;
 
@@ -71,6 +71,7 @@ pub(crate) fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddr
     let further = further_keys(envelope.properties).unwrap_or_default();
     each(&DelayedAddress {
         exchange,
+        exchange_id: kept_by(record),
         key: envelope.routing_key.as_bytes(),
         further_keys: &further,
         attributes: &MessageAttributes::new(envelope.properties),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_broker::exchange::RoutedTargets;
+use sabir_broker::exchange::{ExchangeId, RoutedTargets};
 use sabir_broker::queue::LocalTransaction;
 use sabir_broker::{Broker, Caller, Publish, PublishOutcomes, PublishTargets, PublishVerdict};
 use sabir_model::batch::{BatchBuilder, Compression, InlineBudget};
@@ -164,6 +164,8 @@ pub(super) struct Outgoing<'a> {
     /// By which it is confirmed, where it is.
     pub(super) tag: Option<u64>,
     pub(super) is_mandatory: bool,
+    /// The exchange that keeps it back, where one does.
+    pub(super) kept_by: Option<ExchangeId>,
     /// Its time, in milliseconds: that of its arrival, or until when it is kept back.
     pub(super) time_ms: i64,
     pub(super) envelope: Envelope<'a>,
@@ -249,7 +251,8 @@ impl Publisher {
     ) -> Result<(), TooLarge> {
         let HeldMessage { routed, is_mandatory, message } = held;
         let (envelope, body, routed) = (message.envelope(), message.body(), &routed);
-        self.put(&Outgoing { channel, routed, tag: None, is_mandatory, time_ms, envelope, body })?;
+        let kept_by = None;
+        self.put(&Outgoing { channel, routed, tag: None, is_mandatory, kept_by, time_ms, envelope, body })?;
         if is_mandatory {
             self.mandatory.keep(channel, routed.publishes.len(), message);
         }
@@ -271,7 +274,10 @@ impl Publisher {
             tag.into_iter().for_each(|tag| open.tags.push(open.batch.count(), tag));
             number.into_iter().for_each(|number| open.mandatory.push(open.batch.count(), number));
             open.facts.push(&open.batch, time_ms, envelope, body);
-            self.writer.push(&mut open.batch, time_ms, envelope, body);
+            match message.kept_by {
+                None => self.writer.push(&mut open.batch, time_ms, envelope, body),
+                Some(id) => self.writer.push_delayed(&mut open.batch, time_ms, (id, envelope), body),
+            }
         }
         Ok(())
     }
@@ -512,7 +518,9 @@ mod tests {
             let envelope = Envelope { exchange, routing_key, properties: &[0, 0] };
             let (tag, body) = (Some(self.last), body.as_bytes());
             let time_ms = self.broker.now_ms();
-            let message = Outgoing { channel: CHANNEL, routed, tag, is_mandatory, time_ms, envelope, body };
+            let kept_by = None;
+            let message =
+                Outgoing { channel: CHANNEL, routed, tag, is_mandatory, kept_by, time_ms, envelope, body };
             self.publisher.add(&message).unwrap();
         }
 

@@ -1,6 +1,7 @@
 //! A message as a record: the body is the value, and all else stands in one header as it came.
 
 use bytes::Bytes;
+use sabir_broker::exchange::ExchangeId;
 use sabir_model::batch::{BatchBuilder, RecordView};
 
 use super::dead_letters;
@@ -8,6 +9,9 @@ use crate::wire::*;
 
 /// The key of the header, which no client is shown: what is in such a header counts only in batches that this front end built.
 pub(super) const NATIVE: &[u8] = b"amqp";
+
+/// The key of the header that a message has beside it which an exchange keeps back: the exchange's number, big-endian.
+const KEPT_BY: &[u8] = b"amqp-exchange";
 
 /// The form of the header's value: this byte, then exchange and routing key, each behind its length u8, then the properties as on the wire.
 const FORM: u8 = 1;
@@ -136,6 +140,27 @@ impl RecordWriter {
         envelope.put(&mut self.native);
         batch.push(now_ms, envelope.key(), Some(body), &[(NATIVE, Some(&self.native))]);
     }
+
+    /// Puts a message into a batch that this exchange keeps back until that moment.
+    pub(super) fn push_delayed(
+        &mut self,
+        batch: &mut BatchBuilder,
+        due_ms: i64,
+        (exchange, envelope): (ExchangeId, &Envelope<'_>),
+        body: &[u8],
+    ) {
+        self.native.clear();
+        envelope.put(&mut self.native);
+        let kept_by = exchange.0.to_be_bytes();
+        let headers = [(NATIVE, Some(&self.native[..])), (KEPT_BY, Some(&kept_by))];
+        batch.push(due_ms, envelope.key(), Some(body), &headers);
+    }
+}
+
+/// The exchange that keeps a message back, by the record; none where an earlier version wrote it.
+pub(super) fn kept_by(record: &RecordView<'_>) -> Option<ExchangeId> {
+    let value = { record.headers }.find(|header| header.key == KEPT_BY)?.value?;
+    value.try_into().ok().map(|number| ExchangeId(u64::from_be_bytes(number)))
 }
 
 #[cfg(test)]
@@ -169,6 +194,24 @@ mod tests {
         }
         value[0] = 2;
         assert_eq!(Envelope::take(&value), None, "a form of a later version");
+    }
+
+    #[test]
+    fn what_an_exchange_keeps_back_says_which_one_does() {
+        let properties = BasicProperties::default().to_bytes();
+        let (exchange, routing_key) = (ShortBytes::cut("ex"), ShortBytes::cut("k"));
+        let envelope = Envelope { exchange, routing_key, properties: &properties };
+        let mut batch = BatchBuilder::new(Compression::None);
+        RecordWriter::default().push_delayed(&mut batch, 7, (ExchangeId(300), &envelope), b"body");
+        let batch = batch.build();
+        assert!(batch.len() <= RECORD + envelope.len() + envelope.key().unwrap().len() + 4 + 61);
+        let all = records(&batch, 1000).unwrap();
+        let record = all.iter().next().unwrap().unwrap();
+        assert_eq!(Envelope::bytes_of(&record).and_then(Envelope::take), Some(envelope));
+        assert_eq!(kept_by(&record), Some(ExchangeId(300)));
+        let batch = written(&envelope);
+        let all = records(&batch, 1000).unwrap();
+        assert_eq!(kept_by(&all.iter().next().unwrap().unwrap()), None);
     }
 
     #[test]

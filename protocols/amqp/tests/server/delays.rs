@@ -115,6 +115,30 @@ fn a_message_that_is_kept_back_is_there_after_a_stop_and_comes_once() {
 }
 
 #[test]
+fn what_a_deleted_exchange_kept_back_does_not_come_by_one_of_its_name() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    client.declare("q");
+    let direct = arguments("direct");
+    client.ask(1, &delayed("later", &direct));
+    bind(&mut client, "q", "later", "k");
+    client.select_confirms();
+    publish(&mut client, "k", Some(800), "old");
+    assert!(client.confirmed(1).is_empty());
+    let exchange = ShortStr::cut("later");
+    let came = client.ask(1, &ExchangeDelete { exchange, ..Default::default() });
+    assert!(matches!(came.method(), Method::ExchangeDeleteOk(_)), "{came:?}");
+    client.ask(1, &delayed("later", &direct));
+    bind(&mut client, "q", "later", "k");
+    publish(&mut client, "k", Some(1_200), "new");
+    client.confirmed_from(1, 2);
+    client.consume("q", "c", true);
+    assert_eq!(client.content().text(), "new");
+    assert!(client.is_silent());
+}
+
+#[test]
 fn nobody_takes_what_is_kept_back() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::start(data.path());

@@ -163,6 +163,17 @@ impl SubscriptionTable {
         })
     }
 
+    /// Messages of queues' own that the entry settled.
+    pub(super) fn settled_by_entry(&self) -> impl Iterator<Item = (SubscriptionNo, Range<u64>)> {
+        let events = &self.touched[self.before.min(self.touched.len())..];
+        events.iter().filter_map(|event| match event {
+            TouchedMessages::Settled { subscription, messages, .. } if !is_named(*subscription) => {
+                Some((*subscription, messages.clone()))
+            }
+            _ => None,
+        })
+    }
+
     /// What is ready of each queue.
     pub(super) fn backlogs(&self) -> impl Iterator<Item = (PartitionId, Backlog)> {
         let queues = self.paged.iter().filter(|(number, _)| !is_named(*number));

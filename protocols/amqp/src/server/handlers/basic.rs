@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
+use sabir_broker::exchange::ExchangeId;
 
 use super::super::arguments::precondition;
 use super::super::confirms::Confirms;
@@ -57,8 +58,10 @@ impl AmqpSession {
         self.check_fits(properties)?;
         let (exchange, routing_key) = (method.exchange, method.routing_key);
         let envelope = Envelope { exchange, routing_key, properties };
-        if let Some(delay) = delays::delay(envelope.properties).filter(|_| self.delays(&envelope)) {
-            return self.publish_later(number, &envelope, delay, content);
+        if let Some(delay) = delays::delay(envelope.properties)
+            && let Some(exchange) = self.delaying(&envelope)
+        {
+            return self.publish_later(number, (exchange, &envelope), delay, content);
         }
         if exchange.is_empty() && is_address(&routing_key) {
             return Ok(self.reply(number, &method, &envelope, content)?);
@@ -89,6 +92,7 @@ impl AmqpSession {
             routed: &routed,
             tag,
             is_mandatory: method.mandatory,
+            kept_by: None,
             time_ms: self.amqp.broker.now_ms(),
             envelope,
             body: &content.body.to_bytes(),
@@ -96,18 +100,18 @@ impl AmqpSession {
         added.map_err(|TooLarge| too_large(content.body.len() as usize).into())
     }
 
-    /// Whether a message's exchange keeps messages back.
-    fn delays(&self, envelope: &Envelope<'_>) -> bool {
-        let Ok(name) = std::str::from_utf8(envelope.exchange.as_bytes()) else { return false };
-        let exchange = self.amqp.broker.exchanges().get(&self.caller, name);
-        exchange.is_ok_and(|spec| spec.is_some_and(|spec| spec.delayed && !spec.internal))
+    /// A message's exchange, if that keeps messages back.
+    fn delaying(&self, envelope: &Envelope<'_>) -> Option<ExchangeId> {
+        let name = std::str::from_utf8(envelope.exchange.as_bytes()).ok()?;
+        let (id, spec) = self.amqp.broker.exchanges().declared(&self.caller, name).ok()??;
+        (spec.delayed && !spec.internal).then_some(id)
     }
 
     /// Keeps a message back. Whether it goes anywhere is found when its time comes, so that none is returned.
     fn publish_later(
         &mut self,
         number: u16,
-        envelope: &Envelope<'_>,
+        (exchange, envelope): (ExchangeId, &Envelope<'_>),
         delay: i64,
         content: &PublishedContent,
     ) -> Result<(), Exception> {
@@ -126,6 +130,7 @@ impl AmqpSession {
             routed: &routed,
             tag,
             is_mandatory: false,
+            kept_by: Some(exchange),
             time_ms: self.amqp.broker.now_ms().saturating_add(delay),
             envelope: Envelope { properties: &properties, ..*envelope },
             body: &content.body.to_bytes(),
