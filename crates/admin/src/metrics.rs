@@ -196,6 +196,7 @@ const GAUGES: &[Gauge] = &[
     ("sabir_message_ids", "Ids of messages that queues remember, to drop what comes twice.", |s| {
         s.message_ids
     }),
+    ("sabir_delayed_messages", "Messages that are kept back until their time.", |s| s.kept_back),
     ("sabir_journal_segments", "Segment files of the journal.", |s| s.segment_files),
     ("sabir_journal_segment_bytes", "Bytes of the journal's segment files.", |s| s.segment_bytes),
     ("sabir_journal_in_flight_blocks", "Blocks written and not committed yet.", |s| s.in_flight.into()),

@@ -38,7 +38,8 @@ use crate::read::{
     ReadTarget, UNHELD, hold,
 };
 use crate::shard::Shard;
-use crate::stats::{PartitionStats, Stats};
+use crate::stats::{PartitionStats, ShardStats, Stats};
+use crate::timer::TimerDriver;
 use crate::topics::OnTheWay;
 use crate::traffic::Traffic;
 use crate::watch::DataWatch;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) queues: Queues,
     pub(crate) exchanges: Exchanges,
     pub(crate) redrives: Arc<RedriveDriver>,
+    pub(crate) timers: Arc<TimerDriver>,
     pub(crate) housekeeper: Housekeeper,
     pub(crate) on_the_way: Arc<OnTheWay>,
     /// A turn at changing configurations.
@@ -492,9 +494,13 @@ impl Broker {
 
     /// Figures for metrics. Waits for no disk.
     pub fn stats(&self) -> Stats {
-        let view = self.catalog();
+        let (view, kept) = (self.catalog(), self.inner.timers.kept());
+        let shards = self.inner.shards.iter().map(|shard| {
+            let kept_back = kept.get(&shard.id).copied().unwrap_or_default();
+            ShardStats { kept_back, ..shard.stats() }
+        });
         Stats {
-            shards: self.inner.shards.iter().map(|shard| shard.stats()).collect(),
+            shards: shards.collect(),
             topics: view.len() as u64,
             partitions: view.partitions() as u64,
             tail_cache_limit: self.inner.tail.bound() as u64,

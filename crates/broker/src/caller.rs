@@ -11,6 +11,7 @@ use crate::definitions::Definitions;
 use crate::exchange::{ExchangeError, Exchanges};
 use crate::front_ends::EntryRefused;
 use crate::queue::{QueueError, SubscribeRefused};
+use crate::timer::DelayedRefused;
 
 /// What a caller is to the broker. Users and what they may do come with authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +163,11 @@ impl Caller {
     /// Whether dead letters may be had go back.
     pub(crate) fn may_redrive(&self) -> Result<(), RedriveRefused> {
         if self.principal == Principal::Operator { Ok(()) } else { Err(RedriveRefused::NotOperator) }
+    }
+
+    /// Whether delayed messages may be looked at and dropped, whoever published them.
+    pub(crate) fn may_drop_delayed(&self) -> Result<(), DelayedRefused> {
+        if self.principal == Principal::Operator { Ok(()) } else { Err(DelayedRefused::NotOperator) }
     }
 
     /// Whether a topic may be read.

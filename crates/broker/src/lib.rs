@@ -90,6 +90,9 @@ pub use sabir_journal::disk::free_of;
 pub use sabir_journal::{StartProgress, StartStep};
 pub use stats::{DelayedStats, PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;
+pub use timer::{
+    BadDelayedPosition, DelayedMessages, DelayedPart, DelayedPosition, DelayedRefused, RecallOutcome,
+};
 pub use traffic::{OTHER, TopicTraffic, Traffic};
 pub use watch::DataWatch;
 

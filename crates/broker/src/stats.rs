@@ -93,6 +93,8 @@ pub struct ShardStats {
     pub waiting_dead_letters: u64,
     /// Messages that are delayed, where its disk is full; none are counted where it is not.
     pub delayed: DelayedStats,
+    /// Messages that are kept back until their time.
+    pub kept_back: u64,
     /// Copies of messages that were kept back which their target did not take when their time came.
     pub delayed_refused: u64,
     /// Messages of topics' subscriptions that were removed from their topics before they were delivered.

@@ -19,8 +19,8 @@ use clap::Parser;
 
 use args::{Cli, Command, leading};
 use command::{
-    bench, cluster, completions, config, connection, definitions, dev, dlq, doctor, group, message, serve,
-    topic,
+    bench, cluster, completions, config, connection, definitions, delayed, dev, dlq, doctor, group, message,
+    serve, topic,
 };
 use failure::CliError;
 
@@ -41,6 +41,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Message(noun) => message::run(noun.verb, &noun.client),
         Command::Group(noun) => group::run(noun),
         Command::Dlq(noun) => dlq::run(noun.verb, &noun.admin),
+        Command::Delayed(noun) => delayed::run(noun.verb, &noun.admin),
         Command::Connection(noun) => connection::run(noun.verb, &noun.admin),
         Command::Definitions(noun) => definitions::run(noun.verb, &noun.admin),
         Command::Cluster(args) => cluster::run(&args),

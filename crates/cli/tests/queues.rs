@@ -147,3 +147,35 @@ fn a_read_leaves_signals_ignored_that_it_was_started_to_ignore() {
     signal("TERM");
     assert_eq!(reading.wait().unwrap().code(), Some(143));
 }
+
+#[test]
+fn delayed_messages_are_listed_and_deleted_by_their_exchange() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = with_queue(data.path(), "5");
+    for queue in ["q", "other"] {
+        let produce = ["bench", "produce", "--topic", queue, "-n", "50", "-q", "--delay", "1000h"];
+        broker.run_as("amqp", &produce).ok();
+    }
+    let admin = format!("http://{}", broker.admin);
+    let told = |args: &[&str]| {
+        let all = [args, &["-o", "json", "--admin", &admin]].concat();
+        serde_json::from_str::<serde_json::Value>(&broker.run(&all).ok()).unwrap()
+    };
+    let counts = || {
+        let listed = told(&["delayed", "list"]);
+        let of = |of: &serde_json::Value| {
+            (of["exchange"].as_str().unwrap().to_owned(), of["messages"].as_u64().unwrap())
+        };
+        listed.as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(), [("other-delayed".to_owned(), 50), ("q-delayed".to_owned(), 50)]);
+    let delete = ["delayed", "delete", "--exchange", "q-delayed"];
+    let would = told(&[&delete[..], &["--dry-run"]].concat());
+    assert!(would[0]["messages"] == 50 && would[0]["outcome"] == "would be dropped", "{would}");
+    let dropped = told(&delete);
+    assert!(dropped[0]["messages"] == 50 && dropped[0]["outcome"] == "dropped", "{dropped}");
+    assert_eq!(counts(), [("other-delayed".to_owned(), 50)]);
+    broker.run(&["delayed", "delete"]).fails(2);
+    assert_eq!(told(&["delayed", "delete", "--all"])[0]["messages"], 50);
+    assert_eq!(counts(), []);
+}

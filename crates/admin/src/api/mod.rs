@@ -3,6 +3,7 @@
 
 mod connections;
 mod definitions;
+mod delayed;
 mod groups;
 mod node;
 mod offsets;
@@ -40,6 +41,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/topics/{name}/delete-records", post(records::delete)),
         ("/topics/{name}/redrive", post(redrives::begin)),
         ("/topics/{name}/subscriptions/{subscription}", delete(topics::unsubscribe)),
+        ("/delayed", get(delayed::list).delete(delayed::drop_all)),
         ("/redrives", get(redrives::list)),
         ("/redrives/{id}", get(redrives::one).delete(redrives::cancel)),
         ("/groups", get(groups::list)),
@@ -80,7 +82,7 @@ fn unchangeable(path: &str) -> &'static str {
         Some("node" | "shards") => {
             "what is shown here is set in the broker's configuration, or follows from what it does"
         }
-        Some("health" | "connections" | "redrives") => {
+        Some("health" | "connections" | "delayed" | "redrives") => {
             "what is shown here is how things are, and cannot be set"
         }
         Some("topics") => "topics are changed one by one: PATCH /sabir/v1/topics/{name}",

@@ -149,7 +149,7 @@ impl From<ErrorAbout<ReadError>> for Problem {
     }
 }
 
-fn of_read(error: ReadError) -> (StatusCode, &'static str) {
+pub fn of_read(error: ReadError) -> (StatusCode, &'static str) {
     match error {
         ReadError::UnknownPartition => (StatusCode::NOT_FOUND, "unknown-topic"),
         ReadError::OutOfRange { .. } | ReadError::Deleted => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
@@ -221,7 +221,7 @@ fn of_exchange(error: &ExchangeError) -> (StatusCode, &'static str) {
     }
 }
 
-fn of_shard(failure: ShardFailure) -> (StatusCode, &'static str) {
+pub fn of_shard(failure: ShardFailure) -> (StatusCode, &'static str) {
     match failure {
         ShardFailure::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
         ShardFailure::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),

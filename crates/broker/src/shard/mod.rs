@@ -352,7 +352,7 @@ impl Shard {
         self.stopped.load(SeqCst)
     }
 
-    /// Figures for metrics. Waits for no disk.
+    /// Figures for metrics, but for how many messages are kept back. Waits for no disk.
     pub(crate) fn stats(&self) -> ShardStats {
         let (applied, counters, appends, (producers, message_ids), (skipped_messages, waiting_dead_letters)) = {
             let state = self.state.read();
@@ -387,6 +387,7 @@ impl Shard {
             dead_letters: self.dead_letters.stats(&appends),
             waiting_dead_letters,
             delayed: self.delayed_stats(),
+            kept_back: 0,
             delayed_refused: appends.delayed_refused + self.timers.refused(),
             skipped_messages,
             producers,

@@ -1,17 +1,18 @@
 //! What an exchange keeps back goes with it, at once, and nothing else does, over stops and power cuts at any moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sabir_model::QueueConfig;
+use sabir_model::{Offset, QueueConfig};
 
 use super::rig::until;
 use super::sim::{Machine, Seam};
-use super::timers::{advance, bind_to, lies_in, open, publish_to, queue, waiting};
+use super::timers::{FRONT_END, advance, bind_to, lies_in, open, publish_to, queue, waiting};
 use crate::exchange::{ExchangeError, ExchangeId, ExchangeKind, ExchangeSpec};
-use crate::{Broker, Caller, Topic};
+use crate::queue::QueueError;
+use crate::{Broker, Caller, DelayedRefused, RecallOutcome, Topic};
 
 /// Far from now, in milliseconds.
 const LATER: i64 = 1_000_000;
@@ -50,6 +51,12 @@ async fn keep_back(
 fn in_memory(broker: &Broker, delayed: &Topic) -> usize {
     let state = broker.inner.shards[delayed.partitions[0].shard.0 as usize].state.read();
     state.timers.timers().unwrap().in_memory(sabir_delivery::timer::TimerKey::FIRST).count()
+}
+
+/// Messages' offsets are their values, as all of them are confirmed.
+async fn recall(broker: &Broker, delayed: &Arc<Topic>, value: u64) -> RecallOutcome {
+    let caller = Caller::front_end(FRONT_END);
+    broker.recall(&caller, delayed, 0, Offset(value as i64)).await.unwrap()
 }
 
 async fn shut_down(broker: Broker) {
@@ -103,6 +110,33 @@ async fn what_went_while_nobody_looked_goes_at_the_next_start() {
     shut_down(broker).await;
 }
 
+#[tokio::test]
+async fn a_message_is_called_back_once_while_it_is_pending_and_by_its_front_end() {
+    let machine = Machine::new(24, 1, Seam::Solo);
+    let broker = open(&machine);
+    let (delayed, queue) = queues(&broker).await;
+    let first = declare(&broker, "first").await;
+    keep_back(&broker, &delayed, ("first", first), 0..3).await;
+    assert_eq!(recall(&broker, &delayed, 1).await, RecallOutcome::Recalled);
+    assert_eq!(in_memory(&broker, &delayed), 2, "its timer goes with it");
+    assert_eq!(recall(&broker, &delayed, 1).await, RecallOutcome::NotPending);
+    assert_eq!(recall(&broker, &delayed, 7).await, RecallOutcome::NotPending);
+    advance(&machine, &broker, LATER + 10);
+    until(|| waiting(&broker, &delayed) == 0).await;
+    assert_eq!(recall(&broker, &delayed, 0).await, RecallOutcome::NotPending, "it has fired");
+    assert_eq!(lies_in(&broker, &queue).await, [0, 2]);
+    let by = |caller: Caller, topic: Arc<Topic>| {
+        let broker = broker.clone();
+        async move { broker.recall(&caller, &topic, 0, Offset(0)).await }
+    };
+    assert_eq!(by(Caller::OPERATOR, delayed.clone()).await, Err(QueueError::Internal));
+    assert_eq!(by(Caller::front_end(FRONT_END), queue.clone()).await, Err(QueueError::NotAQueue));
+    let refused = broker.delayed(&Caller::front_end(FRONT_END), None, None, Duration::ZERO);
+    assert_eq!(refused, Err(DelayedRefused::NotOperator));
+    machine.agrees_with_replay(&broker);
+    shut_down(broker).await;
+}
+
 /// More than are looked at in one go, and more timers than memory holds: what is out fires in vain.
 #[tokio::test]
 async fn very_many_messages_go_with_their_exchange() {
@@ -139,6 +173,10 @@ enum Step {
     Declare {
         exchange: usize,
     },
+    /// One of all that there were.
+    Recall {
+        which: u64,
+    },
     Checkpoint,
     Restart,
     /// The disk does some more of its work, and the power goes.
@@ -154,6 +192,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..2usize, 1..40u64).prop_map(|(exchange, count)| Step::Publish { exchange, count }),
         3 => (0..2usize, any::<bool>()).prop_map(|(exchange, waits)| Step::Delete { exchange, waits }),
         4 => (0..2usize).prop_map(|exchange| Step::Declare { exchange }),
+        3 => any::<u64>().prop_map(|which| Step::Recall { which }),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Restart),
         2 => (0..8usize).prop_map(|steps| Step::Crash { steps }),
@@ -167,6 +206,7 @@ struct World {
     queue: Arc<Topic>,
     /// By message, its exchange and that one's number.
     sent: BTreeMap<u64, (usize, ExchangeId)>,
+    recalled: BTreeSet<u64>,
 }
 
 impl World {
@@ -199,6 +239,17 @@ impl World {
                 // A deletion may be on its way.
                 let _ = self.broker.exchanges().declare(&Caller::OPERATOR, name, spec).await;
             }
+            Step::Recall { which } if !self.sent.is_empty() => {
+                let value = which % self.sent.len() as u64;
+                let (exchange, by) = self.sent[&value];
+                let recalled = recall(&self.broker, &self.delayed, value).await;
+                let is_pending =
+                    id(&self.broker, NAMES[exchange]) == Some(by) && !self.recalled.contains(&value);
+                // What is of no exchange any more may have gone.
+                assert!(recalled == RecallOutcome::Recalled || !is_pending, "{value}");
+                assert!(recalled == RecallOutcome::NotPending || self.recalled.insert(value), "{value}");
+            }
+            Step::Recall { .. } => {}
             Step::Checkpoint => self.broker.inner.shards.iter().for_each(|shard| shard.checkpoint().unwrap()),
             Step::Restart => {
                 shut_down(self.broker.clone()).await;
@@ -219,7 +270,7 @@ impl World {
     }
 
     async fn reopened(self, crashed: bool) -> Self {
-        let Self { machine, broker, delayed, queue, sent } = self;
+        let Self { machine, broker, delayed, queue, sent, recalled } = self;
         let opening = move || {
             let machine = if crashed {
                 machine.crash(broker)
@@ -234,15 +285,15 @@ impl World {
         let (machine, broker) = tokio::task::spawn_blocking(opening).await.unwrap();
         until(|| broker.catalog().topic("delayed").is_some()).await;
         machine.agrees_with_replay(&broker);
-        Self { machine, broker, delayed, queue, sent }
+        Self { machine, broker, delayed, queue, sent, recalled }
     }
 
     /// What is kept back is of exchanges that are there, long before it is due; all of it comes then, and nothing else.
     async fn check(&self) {
         let there: Vec<_> = NAMES.iter().map(|name| id(&self.broker, name)).collect();
         let is_left = |(exchange, id): &(usize, ExchangeId)| there[*exchange] == Some(*id);
-        let left: Vec<u64> =
-            self.sent.iter().filter(|(_, by)| is_left(by)).map(|(value, _)| *value).collect();
+        let left = self.sent.iter().filter(|(value, by)| is_left(by) && !self.recalled.contains(value));
+        let left: Vec<u64> = left.map(|(value, _)| *value).collect();
         until(|| waiting(&self.broker, &self.delayed) == left.len() as u64).await;
         for name in NAMES.iter().zip(&there).filter_map(|(name, id)| id.map(|_| name)) {
             bind_to(&self.broker, name, "q", b"k").await;
@@ -261,7 +312,14 @@ fn run(seed: u64, steps: &[Step]) {
         let machine = Machine { recycle: false, ..Machine::new(seed, 1, Seam::Solo) };
         let broker = open(&machine);
         let (delayed, queue) = queues(&broker).await;
-        let mut world = Box::new(World { machine, broker, delayed, queue, sent: BTreeMap::new() });
+        let mut world = Box::new(World {
+            machine,
+            broker,
+            delayed,
+            queue,
+            sent: BTreeMap::new(),
+            recalled: BTreeSet::new(),
+        });
         for step in steps {
             *world = Box::pin(world.take(step)).await;
         }

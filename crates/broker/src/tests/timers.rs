@@ -19,7 +19,7 @@ use crate::{
     NewTopic, Publish, PublishTargets, Topic,
 };
 
-const FRONT_END: &str = "one";
+pub(super) const FRONT_END: &str = "one";
 const QUEUES: usize = 2;
 
 /// A record's key is its routing key; its header names its exchange, and the header's value has that one's number.

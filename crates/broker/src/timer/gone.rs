@@ -142,7 +142,9 @@ impl GoneDriver {
         };
         if !looked.meant.is_empty() {
             let (tell, told) = sync_channel(1);
-            let settling = queue.settle(&looked.meant, move |outcome| drop(tell.try_send(outcome)));
+            let settling = queue.settle(&looked.meant, move |outcome| {
+                let _ = tell.try_send(outcome);
+            });
             let settled = settling.is_ok().then(|| {
                 loop {
                     match told.recv_timeout(LOOKS) {

@@ -73,6 +73,12 @@ impl KeptQueue {
         (runs, if left > 0 { messages.end } else { at })
     }
 
+    /// Some of these messages, whatever they are.
+    pub(super) fn look(&self, messages: Range<u64>) -> Looked {
+        let (meant, next) = self.ready(messages);
+        Looked { meant, next }
+    }
+
     /// Settles messages before their time; those that have gone meanwhile stay gone. `then` is told how many it settled.
     pub(super) fn settle(
         &self,

@@ -7,7 +7,7 @@
 //! A message is routed when it fires. Queues of its shard are given a reference to the stored record in that entry, so that each gets it once; what lies in other
 //! shards is published there first, and may come twice where the node dies between.
 //!
-//! What an exchange keeps back goes with it (`gone.rs`).
+//! What an exchange keeps back goes with it (`gone.rs`), and an operator or a front end may have messages go before their time (`recall.rs`).
 
 mod address;
 mod alarm;
@@ -15,7 +15,11 @@ mod driver;
 mod firing;
 mod gone;
 mod kept;
+mod recall;
 
 pub(crate) use alarm::{Alarm, ShardTimers};
 pub(crate) use driver::TimerDriver;
 pub(crate) use gone::{DelaysGone, GoneDriver};
+pub use recall::{
+    BadDelayedPosition, DelayedMessages, DelayedPart, DelayedPosition, DelayedRefused, RecallOutcome,
+};

@@ -4,6 +4,7 @@
 mod administered;
 mod alone;
 pub mod connections;
+pub mod delayed;
 mod groups;
 pub mod redrives;
 mod topics;

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod connection;
 pub mod declared;
 pub mod definitions;
+pub mod delayed;
 pub mod dlq;
 pub mod group;
 pub mod leading;
@@ -23,6 +24,7 @@ use crate::output::{ConfigFormat, Format, PageFormat};
 use bench::BenchArgs;
 use connection::ConnectionCommand;
 use definitions::DefinitionsCommand;
+use delayed::DelayedCommand;
 use dlq::DlqCommand;
 use group::GroupCommand;
 use message::MessageCommand;
@@ -68,6 +70,8 @@ pub enum Command {
     Group(GroupNoun),
     /// Move dead letters back to the queues that gave them up
     Dlq(AdminNoun<DlqCommand>),
+    /// Count delayed messages, and drop them before they are due
+    Delayed(AdminNoun<DelayedCommand>),
     /// See who is connected, and close connections
     Connection(AdminNoun<ConnectionCommand>),
     /// Move topics with their settings from one broker to another
@@ -359,6 +363,6 @@ mod tests {
             assert!(has("dry-run") && has("yes"), "{path}");
             seen += 1;
         }
-        assert_eq!(seen, 6);
+        assert_eq!(seen, 7);
     }
 }

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod connection;
 pub mod definitions;
+pub mod delayed;
 pub mod dev;
 pub mod dlq;
 pub mod doctor;

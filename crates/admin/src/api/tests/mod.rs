@@ -1,6 +1,7 @@
 //! What the API answers, and that its description says the same.
 
 mod definitions;
+mod delayed;
 mod groups;
 mod namespaces;
 mod redrives;

@@ -187,7 +187,7 @@ impl SubscriptionTable {
     }
 
     /// What is ready of a queue.
-    pub(super) fn backlog(&self, id: PartitionId) -> Backlog {
+    pub(crate) fn backlog(&self, id: PartitionId) -> Backlog {
         self.get(subscription_of(id)).map(Subscription::backlog).unwrap_or_default()
     }
 
