@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sabir_model::Term;
 use tracing::{error, info};
@@ -26,6 +26,8 @@ use crate::shard::Leading;
 const RETRY: Duration = Duration::from_secs(1);
 /// Others have the disk and the processor between two pieces.
 const PAUSE: Duration = Duration::from_millis(10);
+/// What was on its way to an exchange as that went is stored by then; what comes later is dropped when it is due.
+const LATE: Duration = Duration::from_secs(5);
 /// How often it is looked whether it is time to end, while an entry is not decided.
 const LOOKS: Duration = Duration::from_millis(100);
 
@@ -60,14 +62,17 @@ pub(crate) struct GoneDriver {
 }
 
 /// A queue, and which of its messages are to be looked at.
-struct Search {
+struct GoneSearch {
     queue: KeptQueue,
     messages: Range<u64>,
     dropped: u64,
+    /// Whether it is for what was on its way while the exchange went.
+    is_late: bool,
+    not_before: Instant,
 }
 
 /// How a search stands.
-enum Progress {
+enum SearchProgress {
     Done,
     /// It is gone on with, after a while.
     After(Duration),
@@ -102,9 +107,9 @@ impl GoneDriver {
             }
             let mut again: Option<Duration> = None;
             searches.retain_mut(|search| {
-                let (shard, mut progress) = (search.queue.shard.clone(), Progress::Done);
+                let (shard, mut progress) = (search.queue.shard.clone(), SearchProgress::Done);
                 shard.contain("drop delayed messages", || progress = self.go_on(search, &has_ended));
-                if let Progress::After(after) = progress {
+                if let SearchProgress::After(after) = progress {
                     again = again.into_iter().chain([after]).min();
                     return true;
                 }
@@ -116,19 +121,28 @@ impl GoneDriver {
     }
 
     /// At a start there is nothing to read where no exchange has ever gone.
-    fn searches(&self) -> Vec<Search> {
+    fn searches(&self) -> Vec<GoneSearch> {
         if !self.timers.exchanges.has_lost_any() {
             return Vec::new();
         }
-        let queues = self.timers.kept_queues().into_iter();
-        let searches = queues.map(|queue| Search { messages: queue.offsets(), queue, dropped: 0 });
-        searches.filter(|search| !search.messages.is_empty()).collect()
+        let searched = |queue: KeptQueue| GoneSearch {
+            messages: queue.offsets(),
+            queue,
+            dropped: 0,
+            is_late: false,
+            not_before: Instant::now(),
+        };
+        self.timers.kept_queues().into_iter().map(searched).collect()
     }
 
-    fn go_on(&self, search: &mut Search, has_ended: impl Fn() -> bool) -> Progress {
-        let Search { queue, messages, dropped } = search;
-        if messages.is_empty() || !queue.shard.timers.is_led() || queue.shard.is_stopped() {
-            return Progress::Done;
+    fn go_on(&self, search: &mut GoneSearch, has_ended: impl Fn() -> bool) -> SearchProgress {
+        let left = search.not_before.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            return SearchProgress::After(left);
+        }
+        let GoneSearch { queue, messages, dropped, is_late, not_before } = search;
+        if !queue.shard.timers.is_led() || queue.shard.is_stopped() {
+            return SearchProgress::Done;
         }
         let looked = self
             .timers
@@ -137,7 +151,7 @@ impl GoneDriver {
             Ok(looked) => looked,
             Err(error) => {
                 error!(shard = %queue.shard.id, %error, "delayed messages of deleted exchanges are not dropped yet");
-                return Progress::After(RETRY);
+                return SearchProgress::After(RETRY);
             }
         };
         if !looked.meant.is_empty() {
@@ -156,11 +170,19 @@ impl GoneDriver {
             });
             match settled.flatten() {
                 Some(settled) => *dropped += settled,
-                None => return Progress::After(RETRY),
+                None => return SearchProgress::After(RETRY),
             }
         }
         messages.start = looked.next;
-        if messages.is_empty() { Progress::Done } else { Progress::After(PAUSE) }
+        match (messages.is_empty(), *is_late) {
+            (false, _) => SearchProgress::After(PAUSE),
+            (true, true) => SearchProgress::Done,
+            (true, false) => {
+                (*is_late, *not_before) = (true, Instant::now() + LATE);
+                *messages = messages.end..u64::MAX;
+                SearchProgress::After(LATE)
+            }
+        }
     }
 
     /// Whether the exchange is gone that keeps a message back. It is asked after the message was read: one that has published has been there.
@@ -171,7 +193,7 @@ impl GoneDriver {
     }
 }
 
-impl Search {
+impl GoneSearch {
     fn tell(&self) {
         if self.dropped > 0 {
             let Topic { name, namespace, .. } = &*self.queue.topic;
