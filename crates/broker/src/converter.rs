@@ -1,6 +1,7 @@
 //! Records as messages that every protocol understands: what wrote a record knows how to read it.
 
 use sabir_delivery::policy::{DeathReason, Deaths};
+use sabir_delivery::timer::Repetition;
 use sabir_model::batch::RecordView;
 use sabir_model::{Facts, FrontendNo, Message, TopicError};
 use sabir_routing::Attributes;
@@ -27,6 +28,8 @@ pub struct DelayedAddress<'a> {
     pub hash: u32,
     /// What queues must know of it.
     pub facts: Facts,
+    /// How often it is published again, of a message that is kept back; from format level 5 on.
+    pub repetition: Option<Repetition>,
 }
 
 /// How a message came to be a dead letter, and where its queue has those go.

@@ -86,6 +86,7 @@ pub use read::{
     ReadMemory, ReadPosition, ReadRoom, ReadTarget, Slice, held,
 };
 pub use sabir_delivery::policy::{DeathReason, Deaths};
+pub use sabir_delivery::timer::Repetition;
 pub use sabir_journal::disk::free_of;
 pub use sabir_journal::{StartProgress, StartStep};
 pub use stats::{DelayedStats, PartitionStats, ShardStats, Stats};

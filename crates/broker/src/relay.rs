@@ -138,13 +138,19 @@ impl RelayedMessages {
     /// Whether a message stays where it is, its target having refused it. It is not known any more then.
     pub(crate) fn take_staying(&mut self, queue: SubscriptionNo, offset: u64) -> bool {
         let stays = self.staying.remove(&(queue, offset));
-        if stays && let Some(runs) = self.queues.get_mut(&queue) {
-            // It may be wanted there once more.
+        if stays {
+            self.forget_message(queue, offset);
+        }
+        stays
+    }
+
+    /// It may be wanted once more where it went: that is not known any more.
+    pub(crate) fn forget_message(&mut self, queue: SubscriptionNo, offset: u64) {
+        if let Some(runs) = self.queues.get_mut(&queue) {
             split(runs, offset);
             split(runs, offset + 1);
             runs.remove(&offset);
         }
-        stays
     }
 
     /// An entry is proposed that settles these messages.

@@ -324,10 +324,18 @@ fn timers_that_fired() {
     };
     let targets = vec![PartitionId(8), PartitionId(300)];
     let published = Some(ReferenceBody { targets, max_ts: 30, source: Some(place), extent });
-    let sent = FiredMessage { place, published, facts: facts(1), put_off_ms: None };
-    let dropped = FiredMessage { place, published: None, facts: None, put_off_ms: None };
+    let sent = FiredMessage { place, published, facts: facts(1), put_off_ms: None, fired: 0, again_ms: None };
+    let dropped =
+        FiredMessage { place, published: None, facts: None, put_off_ms: None, fired: 0, again_ms: None };
     let put_off = FiredMessage { put_off_ms: Some(50), ..dropped.clone() };
     let through = TimerKey { due_ms: 30, number: 4 };
+    let again = FiredMessage { fired: 300, again_ms: Some(50), ..dropped.clone() };
+    let put_off_again = FiredMessage { put_off_ms: Some(50), fired: 3, ..dropped.clone() };
+    golden(
+        &TimersFired { through, below: 6, messages: vec![again, put_off_again], due: Vec::new() },
+        61,
+        &[1, 60, 4, 6, 2, 24, 7, 10, 0xac, 2, 100, 12, 7, 10, 100, 3],
+    );
     let fired = TimersFired { through, below: 6, messages: vec![sent, dropped, put_off], due: Vec::new() };
     let mut facts_of_one = Vec::new();
     facts(1).unwrap().encode(&mut facts_of_one);
@@ -341,7 +349,7 @@ fn timers_that_fired() {
         &[2, 60, 4, 6, 0, 1, 0xac, 2, 5, 1, 3, 2],
     );
     assert!(TimersFired::decode(&[3, 60, 4, 6, 0, 0]).is_err(), "a newer version");
-    assert!(TimersFired::decode(&[1, 60, 4, 6, 1, 8, 7, 10]).is_err(), "a mark of a newer version");
+    assert!(TimersFired::decode(&[1, 60, 4, 6, 1, 32, 7, 10]).is_err(), "a mark of a newer version");
     assert!(
         TimersFired::decode(&[1, 60, 4, 6, 1, 1, 7, 10, 1, 8, 60, 9, 0, 80, 2, 2, 3, 0]).is_err(),
         "two records"

@@ -15,6 +15,10 @@ const PUBLISHED: u8 = 1 << 0;
 const FACTS: u8 = 1 << 1;
 /// It cannot be read, and its timer is set anew.
 const PUT_OFF: u8 = 1 << 2;
+/// It has fired before, and its timer is set once more.
+const FIRED: u8 = 1 << 3;
+const AGAIN: u8 = 1 << 4;
+const MARKS: u8 = (1 << 5) - 1;
 
 /// All timers up to a key have fired, but for those set since this was proposed: version 1 · the key: moment in milliseconds, signed, and
 /// number · the number of the timer that was to be set next · list of messages, as [`FiredMessage`]. Where parked messages become ready: version 2, and the same ·
@@ -36,8 +40,10 @@ pub(crate) struct DueMessage {
     pub(crate) attempts: Attempts,
 }
 
-/// A message that was kept back, and where it goes: marks u8 (1 published, 2 facts, 4 put off) · partition and offset · if it is published: as a reference's
-/// targets, largest timestamp and extent · facts, if marked · for how many milliseconds it is put off, if marked. One that goes nowhere and is not put off is dropped.
+/// A message that was kept back, and where it goes: marks u8 (1 published, 2 facts, 4 put off, 8 fired before, 16 again) · partition and offset · if it is published: as a reference's
+/// targets, largest timestamp and extent · facts, if marked · for how many milliseconds it is put off, if marked ·
+/// how often it has fired, if marked · the moment for which its timer is set once more, if marked. One that goes nowhere and is not put off is dropped, but for one whose timer is set
+/// once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FiredMessage {
     pub(crate) place: RecordPlace,
@@ -46,13 +52,19 @@ pub(crate) struct FiredMessage {
     pub(crate) facts: Option<Box<RecordFacts>>,
     /// Its timer is set anew, for so long after the block's time.
     pub(crate) put_off_ms: Option<i64>,
+    /// How often it has fired, this time included unless it is put off; 0 of what fires once.
+    pub(crate) fired: u32,
+    /// It stays, and its timer is set for that moment, in milliseconds.
+    pub(crate) again_ms: Option<i64>,
 }
 
 impl FiredMessage {
     fn put(&self, out: &mut Vec<u8>) {
         let mark = |on: bool, bit: u8| if on { bit } else { 0 };
         let put_off = mark(self.put_off_ms.is_some(), PUT_OFF);
-        out.push(mark(self.published.is_some(), PUBLISHED) | mark(self.facts.is_some(), FACTS) | put_off);
+        let repeated = mark(self.fired > 0, FIRED) | mark(self.again_ms.is_some(), AGAIN);
+        let published = mark(self.published.is_some(), PUBLISHED) | mark(self.facts.is_some(), FACTS);
+        out.push(published | put_off | repeated);
         self.place.put(out);
         if let Some(ReferenceBody { targets, max_ts, extent, .. }) = &self.published {
             put_len(out, targets.len());
@@ -62,11 +74,15 @@ impl FiredMessage {
         }
         self.facts.iter().for_each(|facts| facts.encode(out));
         self.put_off_ms.iter().for_each(|ms| put_i64(out, *ms));
+        if self.fired > 0 {
+            put_u64(out, self.fired.into());
+        }
+        self.again_ms.iter().for_each(|ms| put_i64(out, *ms));
     }
 
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let marks = input.u8()?;
-        if marks & !(PUBLISHED | FACTS | PUT_OFF) != 0 {
+        if marks & !MARKS != 0 {
             return Err(DecodeError::Version(marks));
         }
         let place = RecordPlace::take(input)?;
@@ -76,7 +92,9 @@ impl FiredMessage {
             return Err(DecodeError::Field("number of facts"));
         }
         let put_off_ms = if marks & PUT_OFF == 0 { None } else { Some(input.i64()?) };
-        Ok(Self { place, published, facts, put_off_ms })
+        let fired = if marks & FIRED == 0 { 0 } else { input.u32()? };
+        let again_ms = if marks & AGAIN == 0 { None } else { Some(input.i64()?) };
+        Ok(Self { place, published, facts, put_off_ms, fired, again_ms })
     }
 }
 

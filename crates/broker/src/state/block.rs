@@ -161,7 +161,12 @@ impl ShardState {
             }
             if let Some(ms) = message.put_off_ms {
                 let RecordPlace { partition, offset } = message.place;
-                self.timers.keep_back(partition, offset.0 as u64, at.time_ms.saturating_add(ms));
+                self.timers.keep_back(
+                    partition,
+                    offset.0 as u64,
+                    at.time_ms.saturating_add(ms),
+                    message.fired,
+                );
                 continue;
             }
             if let Some(published) = &message.published {
@@ -169,7 +174,13 @@ impl ShardState {
                 let refused = (0..published.targets.len()).filter(|target| outcome.at(*target).is_err());
                 self.partitions.counters.delayed_refused += refused.count() as u64;
             }
-            self.subscriptions.settle_fired(message.place, at.time_ms);
+            match message.again_ms {
+                Some(due_ms) => {
+                    let RecordPlace { partition, offset } = message.place;
+                    self.timers.keep_back(partition, offset.0 as u64, due_ms, message.fired);
+                }
+                None => self.subscriptions.settle_fired(message.place, at.time_ms),
+            }
             concerned += 1;
         }
         for due in &body.due {
@@ -272,7 +283,7 @@ pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
                 }
             }
             QueueChange::Delayed(id, messages, due_ms) => {
-                messages.for_each(|offset| timers.keep_back(id, offset, due_ms));
+                messages.for_each(|offset| timers.keep_back(id, offset, due_ms, 0));
             }
             QueueChange::Made(id) => set_deaths(partitions, subscriptions, id),
             QueueChange::Configured(id) => {

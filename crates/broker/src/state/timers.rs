@@ -115,9 +115,14 @@ impl TimerTable {
         self.set_ms = None;
     }
 
-    /// A message is kept back until a moment.
-    pub(super) fn keep_back(&mut self, queue: PartitionId, offset: u64, due_ms: i64) {
-        self.set(TimerTarget::Message { subscription: subscription_of(queue), offset }, due_ms);
+    /// A message is kept back until a moment; it has fired so often.
+    pub(super) fn keep_back(&mut self, queue: PartitionId, offset: u64, due_ms: i64, fired: u32) {
+        let subscription = subscription_of(queue);
+        let target = match fired {
+            0 => TimerTarget::Message { subscription, offset },
+            fired => TimerTarget::Repeated { subscription, offset, fired },
+        };
+        self.set(target, due_ms);
     }
 
     /// Messages are parked.
@@ -143,7 +148,10 @@ impl TimerTable {
             settled.get(at).is_some_and(|messages| messages.contains(&offset))
         };
         timers.0.recall_in_memory(|target| match target {
-            TimerTarget::Message { subscription, offset } => *subscription == queue && is_settled(*offset),
+            TimerTarget::Message { subscription, offset }
+            | TimerTarget::Repeated { subscription, offset, .. } => {
+                *subscription == queue && is_settled(*offset)
+            }
             TimerTarget::Parked { .. } | TimerTarget::Kept(_) => false,
         });
     }

@@ -44,6 +44,7 @@ fn dead_letter(dead: &DeadRecord<'_>, death: &DeadLetter<'_>, each: &mut dyn FnM
     let key = death.routing_key.map(str::as_bytes).or(record.key);
     let address = DelayedAddress {
         exchange_id: None,
+        repetition: None,
         exchange: death.exchange,
         key: key.unwrap_or_default(),
         further_keys: &[],

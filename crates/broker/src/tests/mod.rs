@@ -27,6 +27,7 @@ mod reads;
 mod redrives;
 mod references;
 pub(crate) mod registers;
+mod repeated;
 pub(crate) mod rig;
 mod seam;
 mod sim;

@@ -1,6 +1,7 @@
 //! Messages that are kept back until their time: each is published once, where it goes then, over stops and power cuts at any moment.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +17,29 @@ use super::sim::{Machine, Seam};
 use crate::exchange::{ExchangeId, ExchangeKind, ExchangeSpec, NamedBinding, NamedDestination};
 use crate::{
     AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, Damage, DamageCause, DelayedAddress,
-    NewTopic, Publish, PublishTargets, Topic,
+    NewTopic, Publish, PublishTargets, Repetition, Topic,
 };
 
 pub(super) const FRONT_END: &str = "one";
 const QUEUES: usize = 2;
 
-/// A record's key is its routing key; its header names its exchange, and the header's value has that one's number.
+/// A record's key is its routing key; its first header names its exchange and has that one's number, the second one says how often it is published again.
 fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddress<'_>)) {
     let facts = Facts { size: 1, ..Facts::default() };
-    let header = { record.headers }.next();
+    let mut headers = record.headers;
+    let header = headers.next();
+    let repetition = headers.next().map(|header| {
+        let (period, times) = header.value.unwrap().split_at(4);
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        Repetition { period_ms: NonZero::new(number(period)).unwrap(), times: Some(number(times)) }
+    });
     let exchange = header.and_then(|header| std::str::from_utf8(header.key).ok()).unwrap_or("later");
     let number = header.and_then(|header| header.value?.try_into().ok()).map(u64::from_be_bytes);
     let (exchange_id, key) = (number.map(ExchangeId), record.key.unwrap_or_default());
     each(&DelayedAddress {
         exchange,
         exchange_id,
+        repetition,
         key,
         further_keys: &[],
         attributes: &NoAttributes,
@@ -65,12 +73,12 @@ pub(super) async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> A
 }
 
 /// The queue that keeps messages back, and those that they go to.
-struct Places {
-    delayed: Arc<Topic>,
-    queues: Vec<Arc<Topic>>,
+pub(super) struct Places {
+    pub(super) delayed: Arc<Topic>,
+    pub(super) queues: Vec<Arc<Topic>>,
 }
 
-async fn places(broker: &Broker) -> Places {
+pub(super) async fn places(broker: &Broker) -> Places {
     let delayed = queue(broker, "delayed", QueueConfig { delays: true, ..QueueConfig::default() }).await;
     let spec = ExchangeSpec { delayed: true, ..ExchangeSpec::of(ExchangeKind::Direct) };
     broker.exchanges().declare(&Caller::OPERATOR, "later", spec).await.unwrap();

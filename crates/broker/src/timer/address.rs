@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sabir_delivery::timer::Repetition;
 use sabir_model::batch::RecordView;
 use sabir_model::{Facts, FrontendNo, Namespace, ShardId};
 
@@ -21,6 +22,8 @@ pub(super) struct FiringTargets {
     /// All others.
     pub(super) elsewhere: Vec<AppendTarget>,
     pub(super) facts: Facts,
+    /// Whether it fires again.
+    pub(super) repetition: Option<Repetition>,
 }
 
 impl TimerDriver {
@@ -52,6 +55,7 @@ impl TimerDriver {
             address_of(record, &mut |address: &DelayedAddress<'_>| {
                 found = self.route(caller, address, scratch).map(|route| FiringTargets {
                     facts: address.facts.clone(),
+                    repetition: address.repetition,
                     ..split(caller, &route, (shard, origin), address.hash)
                 });
             });

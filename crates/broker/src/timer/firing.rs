@@ -47,7 +47,7 @@ const PUT_OFF_MS: i64 = 60_000;
 const UNDECIDED_MS: i64 = 1_000;
 
 /// What is known while a shard is led.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Firing {
     /// In which term.
     led_terms: u64,
@@ -55,6 +55,8 @@ pub(super) struct Firing {
     /// The batch that was looked into last: the next timer's message may be in it, too.
     batch: Option<(RecordPlace, StoredBatch)>,
     relayed: RelayedMessages,
+    /// Up to where the entry proposed last fires timers, and the messages in it that are to be published once more.
+    again: (TimerKey, Vec<RecordPlace>),
     /// Messages that read as damaged with others of their batch, by the first: up to where, and until when none of them is read again.
     unreadable: BTreeMap<(PartitionId, u64), (u64, i64)>,
     /// Topics that are not shown, or whose messages cannot be routed, and since when, in milliseconds of the node's time.
@@ -63,6 +65,20 @@ pub(super) struct Firing {
 
 /// What is known of so many is forgotten: it is found out again.
 const MOST_KNOWN: usize = 4096;
+
+impl Default for Firing {
+    fn default() -> Self {
+        Self {
+            led_terms: 0,
+            upcoming: UpcomingTimers::default(),
+            batch: None,
+            relayed: RelayedMessages::default(),
+            again: (TimerKey::FIRST, Vec::new()),
+            unreadable: BTreeMap::new(),
+            unshown: FxHashMap::default(),
+        }
+    }
+}
 
 impl Firing {
     /// Whether a message was found to be damaged with others of its batch, a short time ago.
@@ -80,6 +96,18 @@ impl Firing {
         }
         let known = (end.0 as u64, now_ms + PUT_OFF_MS / 2);
         self.unreadable.insert((place.partition, place.offset.0 as u64), known);
+    }
+
+    /// What was published of messages that fire again is done with where the entry proposed last has taken effect.
+    fn forget_repeated(&mut self, shard: &Shard) {
+        let (through, places) = std::mem::replace(&mut self.again, (TimerKey::FIRST, Vec::new()));
+        let fired = shard.state.read().timers.timers().map(Timers::fired);
+        if places.is_empty() || fired.is_none_or(|fired| fired < through) {
+            return;
+        }
+        for RecordPlace { partition, offset } in places {
+            self.relayed.forget_message(subscription_of(partition), offset.0 as u64);
+        }
     }
 
     /// For how long a message is put off whose topic is not shown, though it is there; for as long as that has been so. What is being made
@@ -157,6 +185,7 @@ impl TimerDriver {
         scratch: &mut RouteScratch,
     ) -> Option<i64> {
         firing.relayed.forget_settled(shard, self.clock.now_ms());
+        firing.forget_repeated(shard);
         let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new(), due: Vec::new() };
         let (mut targets, mut going, began) = (0, 0, Instant::now());
         for (key, target) in timers {
@@ -164,13 +193,14 @@ impl TimerDriver {
             if targets >= MOST_TARGETS || going >= MOST || is_late {
                 break;
             }
-            if let TimerTarget::Message { subscription, offset } = *target {
+            if let Some((subscription, offset, fired)) = kept_back(target) {
                 if topic_of(shard, subscription, offset).is_none() {
                     // It was settled before its time.
                     body.through = *key;
                     continue;
                 }
-                let Ok(message) = self.message(shard, firing, subscription, offset, scratch) else { break };
+                let message = self.message(shard, firing, (subscription, offset, fired), scratch);
+                let Ok(message) = message else { break };
                 going += usize::from(message.put_off_ms.is_none());
                 targets += message.published.as_ref().map_or(0, |published| published.targets.len());
                 body.messages.push(message);
@@ -187,7 +217,10 @@ impl TimerDriver {
         if body.through > TimerKey::FIRST {
             let (timers, term) = (shard.timers.clone(), firing.led_terms);
             timers.begin(term);
-            let settled = body.messages.iter().filter(|message| message.put_off_ms.is_none());
+            let again = body.messages.iter().filter(|message| message.again_ms.is_some());
+            firing.again = (body.through, again.map(|message| message.place).collect());
+            let goes = |message: &&FiredMessage| message.put_off_ms.is_none() && message.again_ms.is_none();
+            let settled = body.messages.iter().filter(goes);
             for RecordPlace { partition, offset } in settled.map(|message| message.place) {
                 let offset = offset.0 as u64;
                 firing.relayed.settles(subscription_of(partition), offset..offset + 1);
@@ -210,13 +243,13 @@ impl TimerDriver {
         &self,
         shard: &Shard,
         firing: &mut Firing,
-        subscription: SubscriptionNo,
-        offset: u64,
+        (subscription, offset, fired): (SubscriptionNo, u64, u32),
         scratch: &mut RouteScratch,
     ) -> Result<FiredMessage, Later> {
         let place = RecordPlace { partition: partition_of(subscription), offset: Offset(offset as i64) };
-        let nowhere = FiredMessage { place, published: None, facts: None, put_off_ms: None };
-        let put_off = |ms: i64| FiredMessage { put_off_ms: Some(ms), ..nowhere.clone() };
+        let nowhere =
+            FiredMessage { place, published: None, facts: None, put_off_ms: None, fired: 0, again_ms: None };
+        let put_off = |ms: i64| FiredMessage { put_off_ms: Some(ms), fired, ..nowhere.clone() };
         let Some(id) = topic_of(shard, subscription, offset) else { return Ok(nowhere) };
         let now_ms = self.clock.now_ms();
         let Some(topic) = self.definitions.view().topic_by_id(id).cloned() else {
@@ -262,7 +295,12 @@ impl TimerDriver {
             origin: batch.origin,
             overlay: Overlay::None,
         };
-        Ok(fired(place, extent, record.timestamp, targets))
+        // The version before would not read that it has fired.
+        let repetition = targets.repetition.filter(|_| shard.parks());
+        let fired = fired.saturating_add(1);
+        let again_ms = repetition.and_then(|often| often.next_ms(record.timestamp, now_ms, fired));
+        let went = fired_once(place, extent, record.timestamp, targets);
+        Ok(FiredMessage { fired: again_ms.map_or(0, |_| fired), again_ms, ..went })
     }
 
     /// Where a record goes in its own shard; it is published to all others. Where one of these does not decide now it is published to those of its own
@@ -380,12 +418,22 @@ fn batch_of(
     Ok(found)
 }
 
-fn fired(place: RecordPlace, extent: Extent, max_ts: i64, targets: FiringTargets) -> FiredMessage {
+/// Which message a timer is for that is kept back, and how often it has fired.
+fn kept_back(target: &TimerTarget) -> Option<(SubscriptionNo, u64, u32)> {
+    match *target {
+        TimerTarget::Message { subscription, offset } => Some((subscription, offset, 0)),
+        TimerTarget::Repeated { subscription, offset, fired } => Some((subscription, offset, fired)),
+        TimerTarget::Parked { .. } | TimerTarget::Kept(_) => None,
+    }
+}
+
+fn fired_once(place: RecordPlace, extent: Extent, max_ts: i64, targets: FiringTargets) -> FiredMessage {
     let facts = said(&targets.facts);
     let here = targets.here.iter().map(|target| target.partition).collect();
     let reference = ReferenceBody { targets: here, max_ts, source: Some(place), extent };
     let published = Some(reference).filter(|reference| !reference.targets.is_empty());
-    FiredMessage { place, facts: facts.filter(|_| published.is_some()), published, put_off_ms: None }
+    let facts = facts.filter(|_| published.is_some());
+    FiredMessage { place, facts, published, put_off_ms: None, fired: 0, again_ms: None }
 }
 
 /// A message's facts, if they say anything.

@@ -4,11 +4,13 @@
 //! once and never changed. Timers fire in the order of their keys, so one key says of all runs how far they are used up.
 //! [`UpcomingTimers`] is the leader's: it reads runs a page at a time, and says which timers are due.
 
+mod repetition;
 mod timers;
 mod upcoming;
 
 #[cfg(test)]
 mod model_tests;
 
+pub use repetition::Repetition;
 pub use timers::{RunSink, TimerKey, TimerRun, TimerTarget, Timers};
 pub use upcoming::{DueTimers, UpcomingTimers};

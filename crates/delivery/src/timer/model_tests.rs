@@ -170,6 +170,13 @@ fn timers_are_stored_in_these_bytes() {
     assert_eq!(second, TimerKey { due_ms: 2, number: 2 });
     assert!((0..stored.len()).all(|len| Timers::decode(&stored[..len]).is_err()));
     assert!(Timers::decode_page(&[2, 0]).is_err());
+    let mut shard = Shard::new(2);
+    let repeated = TimerTarget::Repeated { subscription: SubscriptionNo(7), offset: 300, fired: 9 };
+    shard.timers.set(3, repeated, &mut shard.disk);
+    let mut stored = Vec::new();
+    shard.timers.encode(&mut stored);
+    assert_eq!(Timers::decode(&stored).unwrap(), shard.timers);
+    assert!(stored.windows(5).any(|bytes| bytes == [3, 7, 0xac, 2, 9]), "{stored:?}");
 }
 
 #[test]

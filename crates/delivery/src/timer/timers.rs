@@ -56,6 +56,15 @@ pub enum TimerTarget {
         /// Which.
         offset: u64,
     },
+    /// The same of one that is published again and again.
+    Repeated {
+        /// The queue's subscription.
+        subscription: SubscriptionNo,
+        /// Which.
+        offset: u64,
+        /// How often it was.
+        fired: u32,
+    },
 }
 
 impl TimerTarget {
@@ -77,6 +86,12 @@ impl TimerTarget {
                 put_u64(out, subscription.0);
                 put_u64(out, offset);
             }
+            Self::Repeated { subscription, offset, fired } => {
+                out.push(3);
+                put_u64(out, subscription.0);
+                put_u64(out, offset);
+                put_u64(out, fired.into());
+            }
         }
     }
 
@@ -90,6 +105,11 @@ impl TimerTarget {
             },
             1 => Self::Kept(take_u64(input)?),
             2 => Self::Message { subscription: SubscriptionNo(take_u64(input)?), offset: take_u64(input)? },
+            3 => Self::Repeated {
+                subscription: SubscriptionNo(take_u64(input)?),
+                offset: take_u64(input)?,
+                fired: take_u32(input)?,
+            },
             tag => return Err(DecodeError::Version(tag)),
         })
     }

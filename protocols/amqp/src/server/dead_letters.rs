@@ -68,6 +68,7 @@ fn bury(
     let address = DelayedAddress {
         exchange: death.exchange,
         exchange_id: None,
+        repetition: None,
         key: routing_key.as_bytes(),
         further_keys: &further,
         attributes: &MessageAttributes::new(&properties),

@@ -72,6 +72,7 @@ pub(crate) fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddr
     each(&DelayedAddress {
         exchange,
         exchange_id: kept_by(record),
+        repetition: None,
         key: envelope.routing_key.as_bytes(),
         further_keys: &further,
         attributes: &MessageAttributes::new(envelope.properties),

@@ -22,6 +22,7 @@ fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddress<'_>)) {
     each(&DelayedAddress {
         exchange: std::str::from_utf8(record.key.unwrap_or_default()).unwrap(),
         exchange_id: None,
+        repetition: None,
         key: b"",
         further_keys: &[],
         attributes: &NoAttributes,
