@@ -370,6 +370,37 @@ def redrives():
     assert code == FAILED and "[y/N]" in asked and "nothing was changed" in asked, asked
 
 
+def delayed():
+    """A load by AMQP has messages delayed for up to minutes, and ends before they are due."""
+    queue = name("later")
+    exchange, each = f"{queue}-delayed", 20
+    equal(answer("delayed", "list", "--exchange", exchange), [])
+    command = [SABIR, "--proto", "amqp", "--address", f"amqp://{os.environ['AMQP']}"]
+    command += ["bench", "e2e", "--topic", queue, "-n", str(each), "--delay", "10m"]
+    load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    try:
+        until = time.monotonic() + 60
+        while not (found := answer("delayed", "list", "--exchange", exchange)) or found[0]["messages"] < each - 2:
+            assert time.monotonic() < until and load.poll() is None, (found, load.poll())
+            time.sleep(0.1)
+    finally:
+        load.kill()
+        load.wait()
+    # One or two may be due by now.
+    [shown] = answer("delayed", "list", "--exchange", exchange, "--namespace", "/")
+    assert shown["exchange"] == exchange and 0 < shown["earliest_ms"] <= shown["latest_ms"], shown
+    assert exchange in ok("delayed", "ls") and exchange in ok("delayed", "ls", "-o", "name").split()
+    counted = answer("delayed", "delete", "--exchange", exchange, "--dry-run")[0]
+    equal((counted["exchange"], counted["outcome"]), (exchange, "would be dropped"))
+    code, asked = on_a_terminal(["delayed", "delete", "--exchange", exchange], "n")
+    assert code == FAILED and "[y/N]" in asked and "nothing was changed" in asked, asked
+    dropped = answer("delayed", "delete", "--exchange", exchange)[0]
+    assert dropped["outcome"] == "dropped" and 0 < dropped["messages"] <= each, dropped
+    equal(answer("delayed", "list", "--exchange", exchange), [])
+    equal(answer("delayed", "delete", "--all")[0]["exchange"], None)
+    fails(USAGE, "delayed", "delete")
+
+
 def a_redrive_of_a_broker_that_starts_anew():
     """Its id is another's then: that one is not followed, and what was shown of it is gone from the terminal."""
     counted = ("read", "wanted", "moved", "refused", "waiting", "taken", "origin_gone", "without_origin", "unreadable")
@@ -699,6 +730,7 @@ def main():
         suite.case("definitions-of-queues", definitions_of_queues)
         suite.case("namespaces", namespaces)
         suite.case("redrives", redrives)
+        suite.case("delayed", delayed)
         suite.case("a-redrive-of-a-broker-that-starts-anew", a_redrive_of_a_broker_that_starts_anew)
         suite.case("connections", connections)
     suite.case("cluster", cluster)

@@ -462,47 +462,6 @@ def huge_ones_wait(kind, disk):
         small.expect_ready(lambda text: text == "ready\n")
 
 
-def retries_go_on(kind, disk):
-    """What a consumer rejects comes back after a while, and is taken then, though the messages that go round have filled the disk."""
-    with Small(kind, disk) as small:
-        channel = Raw(small.broker.amqp, limit=5).log_in().open_channel(1)
-        to_wait = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "wait"}
-        to_work = {"x-message-ttl": 1_000, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "work"}
-        channel.call(spec.Queue.Declare(queue="work", durable=True, arguments=to_wait), spec.Queue.DeclareOk)
-        channel.call(spec.Queue.Declare(queue="wait", durable=True, arguments=to_work), spec.Queue.DeclareOk)
-        channel.call(spec.Confirm.Select(nowait=False), spec.Confirm.SelectOk)
-        sent = 0
-        with contextlib.suppress(TimeoutError, Closed, AssertionError):
-            while True:
-                body = struct.pack(">I", sent) + os.urandom(400_000)
-                channel.publish("", "work", body, properties=BasicProperties(delivery_mode=2))
-                channel.expect(spec.Basic.Ack)
-                sent += 1
-        channel.raw.close()
-        assert sent > 300, f"{sent} filled it"
-        small.fill_the_rest()
-        channel = Raw(small.broker.amqp, limit=30).log_in().open_channel(1)
-        until, counts = time.monotonic() + 240, collections.Counter()
-        while any(counts[number] < 2 for number in range(sent)):
-            assert time.monotonic() < until, f"{sum(counts.values())} times for {sent}: {small.readiness()}"
-            channel.write(spec.Basic.Get(queue="work"))
-            answer = channel.raw.frame().method
-            if isinstance(answer, spec.Basic.GetEmpty):
-                time.sleep(0.1)
-                continue
-            head, body = channel.raw.frame(), b""
-            while len(body) < head.body_size:
-                body += channel.raw.frame().fragment
-            number = struct.unpack_from(">I", body)[0]
-            counts[number] += 1
-            if counts[number] == 1:
-                channel.write(spec.Basic.Reject(delivery_tag=answer.delivery_tag, requeue=False))
-            else:
-                channel.write(spec.Basic.Ack(delivery_tag=answer.delivery_tag))
-        channel.raw.close()
-        assert max(counts.values()) == 2, counts.most_common(3)
-
-
 def delayed_ones_hold(kind, disk):
     """A few messages that are due in days lie in each segment: it is said that deletes of records make no room, and for how long."""
     with Small(kind, disk) as small:
@@ -544,7 +503,7 @@ def main():
         for way in ("delayed", "dead"):
             name = f"{way}-{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
             suite.case(name, lambda case=case, kind=kind, disk=disk, way=way: case(kind, disk, way), limit=300)
-    for case, kind, disk in ((huge_ones_wait, "tmpfs", "io_uring"), (retries_go_on, "ext4", "io_uring"), (delayed_ones_hold, "tmpfs", "pwrite")):
+    for case, kind, disk in ((huge_ones_wait, "tmpfs", "io_uring"), (delayed_ones_hold, "tmpfs", "pwrite")):
         name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
         suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=300)
     for case in (says_that_deletes_help, says_that_deletes_do_not_help):

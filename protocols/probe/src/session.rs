@@ -431,7 +431,8 @@ impl Session for ProbeSession {
     }
 
     fn standing(&self) -> Standing {
-        match self.pending.iter().any(|pending| self.gives_up || pending.give_up.is_none()) {
+        // What stands behind one that waits for others waits as long.
+        match self.pending.front().is_some_and(|first| self.gives_up || first.give_up.is_none()) {
             true => Standing::Working,
             false if self.pending.is_empty() && self.subscriptions.is_empty() => Standing::Idle,
             false => Standing::Waiting,

@@ -51,8 +51,8 @@ pub(crate) struct QueueSettings {
     pub(crate) delivery_limit: Option<u32>,
     /// How long one waits that came back such that it counts.
     pub(crate) retry: Option<Arc<Backoff>>,
-    /// Within which bounds a message is dropped that has the id of an earlier one.
-    pub(crate) dedup: Option<DedupLimit>,
+    /// Within which bounds a message is dropped that has the id of an earlier one. Few queues have it.
+    pub(crate) dedup: Option<Box<DedupLimit>>,
 }
 
 const DEAD_LETTERS: u8 = 1 << 2;
@@ -90,7 +90,7 @@ impl QueueSettings {
             message_ttl_ms,
             delivery_limit,
             retry,
-            dedup: queue.dedup(),
+            dedup: queue.dedup().map(Box::new),
         }
     }
 
@@ -127,9 +127,9 @@ impl QueueSettings {
         self.message_ttl_ms.iter().for_each(|ttl_ms| put_u64(out, *ttl_ms));
         self.delivery_limit.iter().for_each(|limit| put_u64(out, (*limit).into()));
         self.retry.iter().for_each(|backoff| backoff.encode(out));
-        if let Some(DedupLimit { window_ms, most }) = self.dedup {
-            put_u64(out, window_ms);
-            put_u64(out, most.into());
+        if let Some(limit) = &self.dedup {
+            put_u64(out, limit.window_ms);
+            put_u64(out, limit.most.into());
         }
     }
 
@@ -158,7 +158,7 @@ impl QueueSettings {
             dedup: if more & DEDUP == 0 {
                 None
             } else {
-                Some(DedupLimit { window_ms: input.u64()?, most: input.u32()? })
+                Some(Box::new(DedupLimit { window_ms: input.u64()?, most: input.u32()? }))
             },
         })
     }

@@ -291,7 +291,7 @@ fn partitions() {
     let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0xe1, 1, 0xac, 2, 3, 0, 1, 0xac, 2, 1, 7]);
-    let dedup = Some(DedupLimit { window_ms: 300, most: 5 });
+    let dedup = Some(Box::new(DedupLimit { window_ms: 300, most: 5 }));
     let queue = QueueSettings { dedup, ..queue };
     let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };

@@ -7,7 +7,7 @@ use sabir_base::drain_loop::DrainLoop;
 
 use super::checkpoint::Checkpointer;
 use super::crowd::Crowd;
-use super::dead_segments::DelayedMessages;
+use super::dead_segments::DelayedSurvey;
 use super::drive::Worker;
 use super::late::LateAnswers;
 use super::leadership::Leadership;
@@ -26,7 +26,7 @@ pub(super) struct ApplyPath {
     pub(super) watched: AtomicBool,
     pub(super) checkpointer: Mutex<Checkpointer>,
     /// What the checkpointer last found of delayed messages on a full disk.
-    pub(super) delayed: Mutex<DelayedMessages>,
+    pub(super) delayed: Mutex<DelayedSurvey>,
     pub(super) crowd: Crowd,
     pub(super) late: LateAnswers,
     pub(super) leadership: Leadership,

@@ -39,7 +39,7 @@ pub(super) struct SegmentKeepers {
 
 /// Messages of a shard that are delayed, as of the last look at its full disk: no delete of records frees the segments that they lie in.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct DelayedMessages {
+pub(super) struct DelayedSurvey {
     pub(super) messages: u64,
     /// When the last timer of the shard is due; none of theirs is later.
     pub(super) until_ms: Option<i64>,
@@ -221,7 +221,7 @@ impl Shard {
     pub(super) fn look_at_delayed(&self, keepers: &mut SegmentKeepers) {
         if self.replicator.admits(Priority::Ordinary) {
             keepers.delayed = None;
-            *self.applies.delayed.lock() = DelayedMessages::default();
+            *self.applies.delayed.lock() = DelayedSurvey::default();
             return;
         }
         if keepers.delayed.is_some_and(|looked| looked.elapsed() < DELAYED) {
@@ -264,7 +264,7 @@ fn may_hold(state: &ShardState, id: PartitionId, last: Sequence) -> bool {
 }
 
 /// The queues that delay, and how many messages are delayed in them.
-fn delayed_messages(state: &ShardState) -> (Vec<PartitionId>, DelayedMessages) {
+fn delayed_messages(state: &ShardState) -> (Vec<PartitionId>, DelayedSurvey) {
     let delays =
         |partition: &PartitionState| partition.settings.queue.as_ref().is_some_and(|queue| queue.delays);
     let queues: Vec<PartitionId> =
@@ -275,5 +275,5 @@ fn delayed_messages(state: &ShardState) -> (Vec<PartitionId>, DelayedMessages) {
     };
     let messages = queues.iter().map(messages).sum();
     let until_ms = state.timers.timers().and_then(|timers| timers.last_due_ms());
-    (queues, DelayedMessages { messages, until_ms, in_each_segment: false })
+    (queues, DelayedSurvey { messages, until_ms, in_each_segment: false })
 }

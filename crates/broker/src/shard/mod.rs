@@ -56,7 +56,7 @@ use crate::stats::{DelayedStats, ShardMeters, ShardStats};
 use crate::timer::ShardTimers;
 use append_path::AppendPath;
 use apply_path::ApplyPath;
-use dead_segments::DelayedMessages;
+use dead_segments::DelayedSurvey;
 pub use leadership::Leading;
 use open::Entry;
 use read_path::ReadPath;
@@ -416,7 +416,7 @@ impl Shard {
     }
 
     fn delayed_stats(&self) -> DelayedStats {
-        let DelayedMessages { messages, until_ms, in_each_segment } = *self.applies.delayed.lock();
+        let DelayedSurvey { messages, until_ms, in_each_segment } = *self.applies.delayed.lock();
         let left_ms = until_ms.map_or(0, |until_ms| until_ms.saturating_sub(self.clock.now_ms()));
         let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
         DelayedStats { messages, left, in_each_segment: in_each_segment && messages > 0 }

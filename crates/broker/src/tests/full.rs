@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use sabir_model::{QueueConfig, ShardFailure};
 
-use super::dead_letters::{
-    Fate, advance, at_rest, close, get, lies_in, open, publish_bodies, queue, stats, to,
-};
+use super::dead_letters::{advance, at_rest, close, lies_in, open, publish_bodies, queue, stats, to};
 use super::rig::until;
 use super::sim::{Machine, Seam};
 use crate::{Broker, Topic};
@@ -48,28 +46,5 @@ async fn dead_letters_that_fill_a_disk_go_where_they_go_and_nothing_is_deleted_f
     at_rest(&broker).await;
     assert_eq!(lies_in(&broker, &dead).await, (0..taken).collect::<Vec<_>>());
     assert_eq!(broker.stats().shards[1].waiting_dead_letters, 0);
-    close(broker).await;
-}
-
-#[tokio::test]
-async fn retries_go_round_on_a_full_disk() {
-    let machine = full_machine(3);
-    let broker = open(&machine);
-    let work = queue(&broker, "work", to("", Some("wait"))).await;
-    let wait = queue(&broker, "wait", QueueConfig { message_ttl_ms: Some(50), ..to("", Some("work")) }).await;
-    let taken = fill(&broker, &work, 400_000).await;
-    assert!(taken > 40, "{taken}");
-    for round in 1..4 {
-        for id in 0..taken {
-            assert_eq!(get(&broker, &work, Fate::Reject).await, Some(id), "round {round}");
-        }
-        until(|| stats(&broker).published[0] == round * taken).await;
-        at_rest(&broker).await;
-        assert_eq!(lies_in(&broker, &wait).await, (0..taken).collect::<Vec<_>>());
-        advance(&machine, &broker, 50);
-        until(|| stats(&broker).published[1] == round * taken).await;
-        at_rest(&broker).await;
-    }
-    assert_eq!(lies_in(&broker, &work).await, (0..taken).collect::<Vec<_>>());
     close(broker).await;
 }

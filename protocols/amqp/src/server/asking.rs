@@ -406,7 +406,11 @@ pub(super) fn failed(what: impl fmt::Display, failure: ShardFailure) -> Exceptio
     let text = format!("{what}: {failure}");
     match failure {
         ShardFailure::StorageFull => precondition(text).into(),
-        _ => ConnectionException::new(ReplyCode::InternalError, text).into(),
+        ShardFailure::NotLeader
+        | ShardFailure::StorageError
+        | ShardFailure::Timeout
+        | ShardFailure::TooLarge
+        | ShardFailure::ShuttingDown => ConnectionException::new(ReplyCode::InternalError, text).into(),
     }
 }
 

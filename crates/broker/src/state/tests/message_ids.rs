@@ -28,7 +28,7 @@ fn ready(shard: &Shard, id: u64) -> Vec<u64> {
 fn with_queue(dedup: DedupLimit) -> Shard {
     let mut shard = Shard::new();
     shard.state.level = FormatLevel::NEWEST;
-    shard.one(&limited(1, |queue| queue.dedup = Some(dedup))).unwrap();
+    shard.one(&limited(1, |queue| queue.dedup = Some(Box::new(dedup)))).unwrap();
     shard
 }
 
@@ -53,7 +53,8 @@ fn a_message_with_a_known_id_is_taken_and_never_delivered() {
 fn what_comes_twice_takes_no_room_in_a_queue_of_limited_length() {
     let mut shard = Shard::new();
     let limits = |queue: &mut crate::entry::QueueSettings| {
-        (queue.dedup, queue.max_length, queue.overflow) = (Some(LIMIT), Some(2), Overflow::DropHead);
+        (queue.dedup, queue.max_length, queue.overflow) =
+            (Some(Box::new(LIMIT)), Some(2), Overflow::DropHead);
     };
     shard.one(&limited(1, limits)).unwrap();
     shard.append(&with_ids(1, &[1, 2, 1])).unwrap();
@@ -66,7 +67,10 @@ fn what_comes_twice_takes_no_room_in_a_queue_of_limited_length() {
     let limits = |queue: &mut crate::entry::QueueSettings| queue.overflow = Overflow::Reject;
     shard.one(&limited(9, limits)).unwrap();
     let mut full = limited(3, limits);
-    full.settings.queue.iter_mut().for_each(|queue| (queue.dedup, queue.max_length) = (Some(LIMIT), Some(1)));
+    full.settings
+        .queue
+        .iter_mut()
+        .for_each(|queue| (queue.dedup, queue.max_length) = (Some(Box::new(LIMIT)), Some(1)));
     shard.one(&full).unwrap();
     assert_eq!(shard.append(&with_ids(3, &[1, 2])).unwrap().records, 1);
     assert_eq!(shard.append(&with_ids(3, &[2])), Err(AppendError::QueueFull));
