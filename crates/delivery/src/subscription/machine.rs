@@ -524,7 +524,11 @@ impl Subscription {
     fn take(&mut self, count: u32, holding: Holding, out: &mut impl Touched) -> u64 {
         let mut left = u64::from(count);
         while left > 0 {
-            let Some(from) = self.next_taken() else { break };
+            let Some(from) = self.next_taken() else {
+                // Else every look for one would go through all that others hold.
+                self.ready_from = self.states.end;
+                break;
+            };
             let ((_, ready), (_, level)) = (self.states.run(from), self.level_run(from));
             let to = ready.min(level).min(self.states.end).min(from + left);
             if self.next_ready(self.ready_from) == Some(from) {

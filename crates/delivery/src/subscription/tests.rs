@@ -256,6 +256,23 @@ fn what_is_taken_is_of_the_highest_level_first() {
 }
 
 #[test]
+fn who_takes_where_nothing_is_ready_looks_through_what_others_hold_once() {
+    let mut subscription = with_in_flight(10, 0);
+    let all = RangesBuffer::of((0..10).map(|offset| offset..offset + 1));
+    subscription.apply(&Operation::Acquired { ranges: all.ranges(), terms: TERMS }, 1_000, &mut ());
+    let terms = Terms { owner: MessageOwner::Lease, timeout_ms: 0, token: 1 };
+    let taken = Operation::Taken { count: 3, terms };
+    assert_eq!((subscription.apply(&taken, 1_000, &mut ()), subscription.ready_from), (0, 10));
+    subscription.apply(&Operation::Published { count: 1, transaction: None }, 1_000, &mut ());
+    let back = ranges(4, 5);
+    let held_by = HeldBy::Owner(SESSION);
+    let returned = Operation::Returned { ranges: back.ranges(), held_by, counted: false, not_before_ms: 0 };
+    subscription.apply(&returned, 1_000, &mut ());
+    assert_eq!((subscription.next_taken(), subscription.apply(&taken, 1_000, &mut ())), (Some(4), 2));
+    assert_eq!(subscription.ready_from, 11);
+}
+
+#[test]
 fn a_timer_of_before_a_reset_wakes_nobody() {
     let mut subscription = with_in_flight(10, 2);
     let all = ranges(0, 2);
