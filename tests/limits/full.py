@@ -5,7 +5,6 @@ ever; a start on it works with either way to the disk. Needs root: file systems 
     tests/limits/full.py [CASE...]
 """
 
-import collections
 import contextlib
 import os
 import pathlib
